@@ -1,0 +1,208 @@
+"""Balancing of many two-way tables at once: for enumeration, Monte-Carlo and the bootstrap.
+
+All tables share their targets and the number of half-steps. They are worked through in blocks of 2 MB, small enough
+for the processor's cache, with one scaling vector per axis and table; the blocks are shared among the cores.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from balance import _checks
+
+_BLOCK_BYTES = 1 << 21
+_SMALL_TABLE = 256
+
+
+class Many(NamedTuple):
+    """Result of `balance_many`."""
+
+    tables: NDArray[np.float64]
+    seen: NDArray[np.bool_]
+
+
+class Means(NamedTuple):
+    """Result of `balanced_means`."""
+
+    values: NDArray[np.float64]
+    seen: NDArray[np.bool_]
+
+
+def balance_many(tables: ArrayLike, targets: Sequence[ArrayLike], *, steps: int, first: int = 0) -> Many:
+    r"""Balance every table of a batch for a fixed number of half-steps.
+
+    Where a table has an empty row or column (the complement of the event S of the paper) balancing is not
+    defined: its normalized table is returned as it is, and flagged.
+
+    Parameters
+    ----------
+    tables : array_like, shape (B, m, l)
+        Counts or masses >= 0, none of the tables all zero. Not modified.
+    targets : two array_likes, shapes (m,) and (l,)
+        Positive masses with a common total, which is normalized to 1.
+    steps : int
+        Number of half-steps, >= 0.
+    first : {0, 1}
+        The axis of the first half-step: 0 for X, 1 for Y.
+
+    Returns
+    -------
+    Many
+        ``tables`` (B, m, l), each of total mass 1, and ``seen`` (B,), False off the event S.
+
+    Raises
+    ------
+    ValueError
+        If an entry is negative or not finite, a table or a target entry is zero, or a shape does not fit.
+
+    See Also
+    --------
+    balance.projections.data_balance : one table, any number of axes, to a tolerance.
+
+    Examples
+    --------
+    >>> result = balance_many([[[1, 1], [1, 3]], [[2, 0], [2, 0]]], ([0.5, 0.5], [0.5, 0.5]), steps=1)
+    >>> result.tables.tolist()
+    [[[0.25, 0.25], [0.125, 0.375]], [[0.5, 0.0], [0.5, 0.0]]]
+    >>> result.seen.tolist()
+    [True, False]
+    """
+    tables, targets, first = _validated(tables, targets, steps, first)
+    out = np.empty(tables.shape)
+    seen = np.empty(len(tables), dtype=bool)
+
+    def work(block: slice) -> None:
+        kernel, scalings, sums, seen[block] = _start(tables, block)
+        _steps(kernel, scalings, sums, targets, steps, first)
+        kept = np.flatnonzero(~seen[block] | (steps == 0))
+        scalings[0][kept], scalings[1][kept] = 1 / sums[0][kept].sum(axis=1, keepdims=True), 1
+        np.multiply(kernel, scalings[0][:, :, None], out=out[block])
+        out[block] *= scalings[1][:, None, :]
+
+    _for_blocks(work, tables)
+    return Many(out, seen)
+
+
+def balanced_means(
+    tables: ArrayLike, h: ArrayLike, targets: Sequence[ArrayLike], *, steps: int, first: int = 0
+) -> Means:
+    r"""Balanced estimates :math:`P_n^{(k)}(h)` of every table of a batch, for each k up to `steps`.
+
+    This is the estimator of the paper: off the event S, that every row and every column was seen, it is
+    :math:`P_n(h)` for each k.
+
+    Parameters
+    ----------
+    tables : array_like, shape (B, m, l)
+        Counts or masses >= 0, none of the tables all zero. Not modified.
+    h : array_like, shape (m, l)
+        Values of the test function, finite.
+    targets : two array_likes, shapes (m,) and (l,)
+        Positive masses with a common total, which is normalized to 1.
+    steps : int
+        The largest number of half-steps, >= 0.
+    first : {0, 1}
+        The axis of the first half-step: 0 for X, 1 for Y.
+
+    Returns
+    -------
+    Means
+        ``values`` (B, steps + 1), column k after k half-steps, and ``seen`` (B,), False off the event S.
+
+    Raises
+    ------
+    ValueError
+        As `balance_many`, or if h does not fit the tables.
+
+    Examples
+    --------
+    >>> means = balanced_means([[[1, 1], [1, 3]]], [[1, 0], [0, 1]], ([0.5, 0.5], [0.5, 0.5]), steps=2)
+    >>> means.values.round(4).tolist()
+    [[0.6667, 0.625, 0.6333]]
+    """
+    tables, targets, first = _validated(tables, targets, steps, first)
+    h = _checks.values(h, tables.shape[1:], "h")
+    values = np.empty((len(tables), steps + 1))
+    seen = np.empty(len(tables), dtype=bool)
+
+    def work(block: slice) -> None:
+        kernel, scalings, sums, seen[block] = _start(tables, block)
+        weighted = kernel * h
+        out = values[block]
+        out[:, 0] = weighted.sum(axis=(1, 2)) / sums[0].sum(axis=1)
+
+        def record(k: int) -> None:
+            out[:, k] = (scalings[0] * _contract(weighted, scalings[1], 1)).sum(axis=1)
+
+        _steps(kernel, scalings, sums, targets, steps, first, record)
+        out[~seen[block], 1:] = out[~seen[block], :1]
+
+    _for_blocks(work, tables)
+    return Means(values, seen)
+
+
+def _validated(tables, targets, steps, first):
+    tables = np.asarray(tables)
+    if tables.ndim != 3:
+        raise ValueError(f"tables has {tables.ndim} axes: pass one batch of shape (B, m, l)")
+    if tables.dtype.kind not in "biuf":
+        raise ValueError(f"tables has dtype {tables.dtype}: pass real numbers")
+    first = _checks.axis(first, 2, "first")
+    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 0:
+        raise ValueError(f"steps = {steps!r}: pass an integer >= 0")
+    targets = _checks.targets(targets, np.ones(tables.shape[1:]))
+    for a, target in enumerate(targets):
+        if not target.all():
+            i = int(np.argmin(target))
+            raise ValueError(f"targets[{a}][{i}] is 0: leave that value out of the tables")
+    return tables, targets, first
+
+
+def _for_blocks(work: Callable[[slice], None], tables: NDArray) -> None:
+    size = max(1, _BLOCK_BYTES // (8 * max(1, tables[0].size if len(tables) else 1)))
+    blocks = [slice(i, i + size) for i in range(0, len(tables), size)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(work, blocks))
+
+
+def _start(tables, block):
+    """Return (tables as floats, scalings of ones, both marginals, which tables have no empty one)."""
+    kernel = tables[block].astype(np.float64, copy=False)
+    scalings = [np.ones((len(kernel), size)) for size in kernel.shape[1:]]
+    sums = [_contract(kernel, scalings[1 - axis], 1 - axis) for axis in (0, 1)]
+    totals = sums[0].sum(axis=1)
+    for wrong, what in (
+        (~np.isfinite(totals), "has an entry that is not finite"),
+        (kernel.min(axis=(1, 2)) < 0, "has a negative entry"),
+        (totals == 0, "has no mass"),
+    ):
+        if wrong.any():
+            raise ValueError(f"tables[{block.start + int(np.argmax(wrong))}] {what}")
+    seen = (sums[0] > 0).all(axis=1) & (sums[1] > 0).all(axis=1)
+    return kernel, scalings, sums, seen
+
+
+def _contract(kernel, scaling, axis):
+    """Return the sums over one axis of each table, weighted by its scaling vector on that axis."""
+    if kernel[0].size <= _SMALL_TABLE:
+        return np.einsum("bxy,bx->by" if axis == 0 else "bxy,by->bx", kernel, scaling)
+    if axis == 0:
+        return np.matmul(scaling[:, None, :], kernel)[:, 0]
+    return np.matmul(kernel, scaling[:, :, None])[:, :, 0]
+
+
+def _steps(kernel, scalings, sums, targets, steps, first, record=None):
+    """Do the half-steps on `scalings`; off the event S they become infinite or nan."""
+    axis, current = first, sums[first]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        for k in range(1, steps + 1):
+            scalings[axis] = targets[axis] / current
+            if record:
+                record(k)
+            if k < steps:
+                current = _contract(kernel, scalings[axis], axis)
+            axis = 1 - axis
