@@ -1,0 +1,262 @@
+"""The one Sphinx extension of the book.
+
+Numbered statements get anchors, boxes, search entries and a page that lists them. A
+figure without alternative text is a warning. Repository buttons follow _config.yml.
+Formulas stay as they are written.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.domains import Domain, ObjType
+from sphinx.transforms import SphinxTransform
+from sphinx.util import logging
+
+TOOLS = Path(__file__).resolve().parent
+if str(TOOLS) not in sys.path:
+    sys.path.insert(0, str(TOOLS))
+
+import statements as source  # noqa: E402
+
+LOGGER = logging.getLogger(__name__)
+STATUS = source.ROOT / "build" / "executed" / "status.json"
+GENERATED = {"book/statements": "All statements", "book/how_built": "This build"}
+COLAB = "https://colab.research.google.com"
+BARE_IMAGE = re.compile(r"<img(?![^>]*\salt=[\"'][^\"'])[^>]*>")
+
+
+class StatementDomain(Domain):
+    """Makes every statement an entry of the search and of the object inventory."""
+
+    name = "balance"
+    label = "The Benefits of Balance"
+    object_types = {"statement": ObjType("statement")}  # noqa: RUF012
+    initial_data = {"objects": {}}  # noqa: RUF012
+    data_version = 1
+
+    def note(self, statement: source.Statement) -> None:
+        self.data["objects"].setdefault(self.env.docname, []).append(statement)
+
+    def clear_doc(self, docname):
+        self.data["objects"].pop(docname, None)
+
+    def merge_domaindata(self, docnames, otherdata):
+        for docname in docnames:
+            if docname in otherdata["objects"]:
+                self.data["objects"][docname] = otherdata["objects"][docname]
+
+    def get_objects(self):
+        for docname, found in self.data["objects"].items():
+            for s in found:
+                label = f"{s.name} ({s.title})"
+                yield label, label, "statement", docname, s.anchor, 1
+
+    def resolve_any_xref(self, env, fromdocname, builder, target, node, contnode):
+        return []
+
+
+class MarkStatements(SphinxTransform):
+    """Give statements and their checks anchors and classes."""
+
+    default_priority = 400
+
+    def apply(self, **kwargs):
+        for section in self.document.findall(nodes.section):
+            found = source.statements(f"### {section[0].rawsource}\n")
+            if found:
+                self.mark(section, found[0])
+        for cell in self.document.findall(is_check):
+            self.label(cell)
+        slugs = self.env.metadata[self.env.docname].setdefault("myst_slugs", {})
+        for raw in self.document.findall(nodes.raw):
+            for anchor in source.HTML_ID.findall(raw.astext()):
+                slugs.setdefault(anchor, (raw.line, anchor, anchor))
+
+    def mark(self, section, statement) -> None:
+        anchor = statement.anchor
+        section["ids"].insert(0, anchor)
+        section["classes"] += ["statement", f"statement-{statement.kind.lower()}"]
+        slugs = self.env.metadata[self.env.docname].get("myst_slugs", {})
+        if anchor in slugs:
+            slugs[anchor] = (slugs[anchor][0], anchor, slugs[anchor][2])
+        self.env.get_domain("balance").note(statement)
+
+    def label(self, cell) -> None:
+        """Name the statement above the cell that checks it."""
+        number = check_number(cell)
+        cell["ids"].append(f"check-{number.replace('.', '-')}")
+        for statement in (
+            self.env.get_domain("balance").data["objects"].get(self.env.docname, [])
+        ):
+            if statement.number == number:
+                text = nodes.reference(
+                    "", statement.name, internal=True, refid=statement.anchor
+                )
+                label = nodes.paragraph("", "Check of ", text, classes=["check-label"])
+                cell.insert(0, label)
+
+
+def check_number(node) -> str | None:
+    """The number of the statement that a code cell checks."""
+    for name in node.get("classes", []):
+        if match := source.CHECK.fullmatch(name.removeprefix("tag_")):
+            return match[1]
+    return None
+
+
+def is_check(node) -> bool:
+    return (
+        isinstance(node, nodes.container)
+        and node.get("nb_element") == "cell_code"
+        and check_number(node) is not None
+    )
+
+
+def require_alternative_text(app, doctree) -> None:
+    """Warn of every figure that a reader who cannot see it would miss."""
+    for image in doctree.findall(nodes.image):
+        if not image.get("alt"):
+            LOGGER.warning(
+                "figure without alternative text: %s", image["uri"], location=image
+            )
+    for raw in doctree.findall(nodes.raw):
+        for tag in BARE_IMAGE.findall(raw.astext()):
+            LOGGER.warning("figure without alternative text: %.80s", tag, location=raw)
+
+
+def keep_formulas(app, doctree, docname) -> None:
+    r"""Hand formulas to MathJax as written: the wrapping of Sphinx forbids \tag."""
+    if app.builder.format == "html":
+        for block in doctree.findall(nodes.math_block):
+            block["nowrap"] = True
+            block.children = [nodes.Text(rf"\[{block.astext()}\]")]
+
+
+def read_status() -> dict:
+    return json.loads(STATUS.read_text()) if STATUS.exists() else {"chapters": {}}
+
+
+def outdated(app, env, added, changed, removed) -> list[str]:
+    """Read again the chapters that were executed anew, and the generated pages."""
+    chapters = read_status()["chapters"]
+    now = {f"book/{name}": entry["key"] for name, entry in chapters.items()}
+    before = getattr(env, "balance_executed", {})
+    env.balance_executed = now
+    stale = {name for name in now if now[name] != before.get(name)} | set(GENERATED)
+    return sorted(stale & env.found_docs)
+
+
+def line(*content) -> nodes.paragraph:
+    """A paragraph of nodes and of strings, in which $formulas$ are set."""
+    parts = []
+    for item in content:
+        texts = item.split("$") if isinstance(item, str) else []
+        parts += [
+            nodes.math("", t) if k % 2 else nodes.Text(t) for k, t in enumerate(texts)
+        ]
+        parts += [] if texts else [item]
+    return nodes.paragraph("", "", *parts)
+
+
+def table(header: list[str], rows: list[list[list]]) -> nodes.table:
+    """A table whose cells are lists of paragraphs."""
+
+    def row(cells):
+        return nodes.row("", *(nodes.entry("", *cell) for cell in cells))
+
+    columns = [nodes.colspec(colwidth=1) for _ in header]
+    group = nodes.tgroup("", *columns, cols=len(columns))
+    group += nodes.thead("", row([[line(text)] for text in header]))
+    group += nodes.tbody("", *map(row, rows))
+    return nodes.table("", group, classes=["table", "generated"])
+
+
+class Pages:
+    """Writes the generated parts of a page."""
+
+    def __init__(self, app, docname: str):
+        self.app, self.docname, self.status = app, docname, read_status()
+
+    def link(self, text: str, docname: str, anchor: str = "") -> nodes.reference:
+        uri = self.app.builder.get_relative_uri(self.docname, docname)
+        uri = f"{uri}#{anchor}" if anchor else uri
+        return nodes.reference("", text, internal=True, refuri=uri)
+
+    def chapters(self):
+        """Of each chapter: a link to it, its document, its path, its last execution."""
+        for path in source.chapter_paths():
+            docname = f"book/{path.stem}"
+            if docname in self.app.env.found_docs:
+                link = self.link(self.app.env.titles[docname].astext(), docname)
+                yield link, docname, path, self.status["chapters"].get(path.stem)
+
+    def all_statements(self):
+        tests = source.tests()
+        for heading, docname, path, entry in self.chapters():
+            notebook = source.read(path)
+            checked = source.checks(notebook)
+            state = f"passed {entry['date']}" if entry else "not executed"
+            rows = []
+            for s in source.statements(source.markdown(notebook)):
+                names = tests.get(s.number, [])
+                about = [line(self.link(s.name, docname, s.anchor), f" {s.title}")]
+                about += [line(nodes.literal("", name)) for name in names]
+                known = s.number in checked
+                check = self.link("check", docname, s.check_anchor) if known else "none"
+                rows.append([about, [line(check)], [line(state)]])
+            if rows:
+                yield nodes.rubric("", "", heading)
+                yield table(["Statement and its tests", "Chapter", "Last run"], rows)
+
+    def this_build(self):
+        rows = []
+        for link, _, _, entry in self.chapters():
+            date, seconds = (entry["date"], entry["seconds"]) if entry else ("", 0)
+            rows.append([[line(link)], [line(date)], [line(f"{seconds:.1f}")]])
+        if rows:
+            yield table(["Chapter", "Executed on", "Seconds"], rows)
+        versions = self.status.get("versions", {}).items()
+        yield line("Versions: " + ", ".join(f"{name} {v}" for name, v in versions))
+
+
+def generate(app, doctree, docname) -> None:
+    """Fill the heading that a generated page reserves for it."""
+    if docname in GENERATED:
+        title = GENERATED[docname]
+        sections = [s for s in doctree.findall(nodes.section) if s[0].astext() == title]
+        if not sections:
+            LOGGER.warning("no heading %r to fill", title, location=docname)
+            return
+        pages = Pages(app, docname)
+        content = {
+            "All statements": pages.all_statements,
+            "This build": pages.this_build,
+        }
+        sections[0].extend(content[title]())
+
+
+def set_buttons(app, config) -> None:
+    """Repository and Colab buttons for an address on GitHub; elsewhere none work."""
+    options = config.html_theme_options
+    options["launch_buttons"] = {}
+    if options.get("repository_url", "").startswith("https://github.com/"):
+        options["use_repository_button"] = options["use_source_button"] = True
+        options["launch_buttons"] = {"colab_url": COLAB}
+    else:
+        options.pop("repository_url", None)
+
+
+def setup(app):
+    # Jupyter Book sets this for an extension that we do without.
+    app.add_config_value("comments_config", {}, "")
+    app.add_domain(StatementDomain)
+    app.add_transform(MarkStatements)
+    app.connect("config-inited", set_buttons)
+    app.connect("env-get-outdated", outdated)
+    app.connect("doctree-read", require_alternative_text)
+    app.connect("doctree-resolved", keep_formulas)
+    app.connect("doctree-resolved", generate)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,77 @@
+"""Write the first code cell of each chapter; bring the notebooks into their one form.
+
+The address of the repository stands in _config.yml and nowhere else.
+"""
+
+import nbformat
+import yaml
+from statements import ROOT, chapter_paths
+
+SETUP = """\
+# Find this book's package `balance`, or say how to get it.
+import importlib.util
+import subprocess
+import sys
+
+REPOSITORY = "{url}"
+if importlib.util.find_spec("balance") is None:
+    if not REPOSITORY:
+        raise ImportError("Clone this book, run `pip install .` there and restart.")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, "benefits-of-balance @ git+" + REPOSITORY], check=True)
+    importlib.invalidate_caches()
+if not hasattr(importlib.import_module("balance"), "data_balance"):
+    other = "This `balance` is another package, for survey weights. Uninstall it, and "
+    raise ImportError(other + "install ours: the distribution `benefits-of-balance`.")\
+"""
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def setup_source() -> str:
+    """The source of the setup cell, with the address that _config.yml gives."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    return SETUP.format(url=config["repository"]["url"])
+
+
+def setup_cell(notebook) -> nbformat.NotebookNode:
+    """The cell tagged `setup`; a new one after the title if there is none."""
+    for cell in notebook.cells:
+        if "setup" in cell.metadata.get("tags", []):
+            return cell
+    notebook.cells.insert(1, nbformat.v4.new_code_cell(id="setup"))
+    return notebook.cells[1]
+
+
+def synchronize(text: str, source: str) -> str:
+    """The notebook with this setup cell, no outputs and only the metadata we use."""
+    notebook = nbformat.reads(text, as_version=4)
+    cell = setup_cell(notebook)
+    cell.source = source
+    cell.metadata = {"tags": ["setup", "hide-input"]}
+    notebook.metadata = METADATA
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    for cell in notebook.cells:
+        cell.setdefault("id", nbformat.corpus.words.generate_corpus_id())
+        cell.pop("attachments", None)
+        for key in set(cell.metadata) - {"tags", "mystnb", "jupyter", "cellView"}:
+            del cell.metadata[key]
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return nbformat.writes(notebook) + "\n"
+
+
+def main() -> None:
+    source = setup_source()
+    for path in chapter_paths():
+        before = path.read_text()
+        after = synchronize(before, source)
+        if after != before:
+            path.write_text(after)
+            print(f"{path.name}: rewritten")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,329 @@
+"""What must be true of every chapter, beyond that it runs.
+
+Each check takes a chapter and yields its faults, one sentence each.
+"""
+
+import ast
+import re
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import nbformat
+import statements as source
+import sync
+
+ALLOWED = {"balance", "matplotlib", "numpy", "scipy", "torch"} | sys.stdlib_module_names
+SECTIONS = ("When it fails", "Exercises", "Summary", "Further reading")
+EQUATION = re.compile(r"\\tag\{([^}]*)\}")
+CAPTION = re.compile(r"(?:^\*|caption=\"\*?)Figure (\d+\.\d+)\.", re.MULTILINE)
+EXERCISE = re.compile(r"^\*\*Exercise (\d+\.\d+)\*\*", re.MULTILINE)
+SOLUTION = "<details><summary>Solution</summary>\n\n"
+LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
+FORMULA = re.compile(r"\$\$.*?\$\$|\$[^$]+\$|`[^`]+`", re.DOTALL)
+UNPORTABLE = {
+    "a directive": r"^(```|~~~|:::+)\s*\{",
+    "a role": r"\{[a-z:]+\}`",
+    "a target": r"^\([\w-]+\)=\s*$",
+    "a macro": r"\\(newcommand|renewcommand|def|DeclareMathOperator)\b",
+    "a label that only some readers number": r"\\(label|eqref|ref)\{",
+    "a footnote": r"\[\^\w+\]",
+}
+MACHINE = re.compile(r"(?<![\w.])/(home|root|tmp|usr|work|Users)/|\b[A-Z]:\\\\?[A-Z]")
+DRAWING = re.compile(r"(plt|pyplot|plotting)\.(?!use_style|rcParams|close)\w+$")
+
+
+@dataclass
+class Chapter:
+    """A notebook with what its checks need to know about its surroundings."""
+
+    path: Path
+    notebook: nbformat.NotebookNode
+    tests: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def cells(self) -> list:
+        return self.notebook.cells
+
+    @property
+    def number(self) -> str:
+        return str(int(self.path.name[:2]))
+
+    @cached_property
+    def code(self) -> list:
+        """The code cells, without the setup cell."""
+        code = (c for c in self.cells if c.cell_type == "code")
+        return [c for c in code if "setup" not in c.metadata.get("tags", [])]
+
+    @cached_property
+    def text(self) -> str:
+        return source.prose(source.markdown(self.notebook))
+
+    @cached_property
+    def figures(self) -> list[str]:
+        """The numbers of the captions, below figures and in the calls of sliders."""
+        return [m for cell in self.cells for m in CAPTION.findall(cell.source)]
+
+    @cached_property
+    def statements(self) -> list[source.Statement]:
+        return source.statements(self.text)
+
+    def after(self, statement: source.Statement) -> str:
+        """The text from below a statement's heading to the next heading."""
+        heading = f"### {statement.name} ({statement.title})"
+        return re.split(r"^#+ ", self.text.split(heading)[1], flags=re.MULTILINE)[0]
+
+
+def in_order(chapter: Chapter, kind: str, numbers: list[str]) -> Iterator[str]:
+    """Numbers must be N.1, N.2, ... in the order of the text."""
+    expected = [f"{chapter.number}.{i + 1}" for i in range(len(numbers))]
+    for number, wanted in zip(numbers, expected, strict=True):
+        if number != wanted:
+            yield f"{kind} {number} stands where {wanted} is due"
+            return
+
+
+def structure(chapter: Chapter) -> Iterator[str]:
+    first = chapter.cells[0].source
+    if not first.startswith(f"# {chapter.number}. "):
+        yield f"the first cell does not begin with the title '# {chapter.number}. ...'"
+    for mark in ("**You will learn**", "**You need**"):
+        if mark not in first:
+            yield f"the first cell lacks {mark}"
+    headings = re.findall(r"^## (.+?)\s*$", chapter.text, flags=re.MULTILINE)
+    for section in SECTIONS:
+        if section not in headings:
+            yield f"there is no section '## {section}'"
+    if len(re.findall(r"^# ", chapter.text, flags=re.MULTILINE)) != 1:
+        yield "there is more than one title"
+
+
+def numbering(chapter: Chapter) -> Iterator[str]:
+    yield from in_order(chapter, "statement", [s.number for s in chapter.statements])
+    yield from in_order(chapter, "equation", EQUATION.findall(chapter.text))
+    yield from in_order(chapter, "figure", chapter.figures)
+    for line in re.findall(r"^#+ .*$", chapter.text, flags=re.MULTILINE):
+        if source.NAME.match(line.lstrip("# ")) and not source.HEADING.fullmatch(line):
+            yield f"the heading {line!r} is not of the form '### Kind N.k (Title)'"
+
+
+def references(chapter: Chapter) -> Iterator[str]:
+    """Numbers that the text mentions must exist."""
+    known = {s.name for s in chapter.statements}
+    for path in chapter.path.parent.glob("[0-9][0-9]_*.ipynb"):
+        known |= {s.name for s in source.statements(source.markdown(source.read(path)))}
+    for mention in source.NAME.finditer(chapter.text):
+        if mention[0] not in known:
+            yield f"{mention[0]} is mentioned but not stated"
+    plain = FORMULA.sub("", chapter.text)
+    tags = set(EQUATION.findall(chapter.text))
+    for number in re.findall(rf"\(({chapter.number}\.\d+)\)", plain):
+        if number not in tags:
+            yield f"({number}) is mentioned but there is no such equation"
+    for number in re.findall(rf"Figure ({chapter.number}\.\d+)", plain):
+        if number not in chapter.figures:
+            yield f"Figure {number} is mentioned but there is no such figure"
+
+
+def sets_equal(chapter: Chapter) -> Iterator[str]:
+    """Statements, check cells and marked tests must be the same set."""
+    stated = {s.number for s in chapter.statements}
+    checked = set(source.checks(chapter.notebook))
+    tested = {n for n in chapter.tests if n.split(".")[0] == chapter.number}
+    for number in sorted(stated | checked | tested):
+        for have, what in (
+            (stated, "statement"),
+            (checked, "check cell"),
+            (tested, "test"),
+        ):
+            if number not in have:
+                yield f"{number} has no {what}"
+
+
+def statements_complete(chapter: Chapter) -> Iterator[str]:
+    for statement in chapter.statements:
+        rest = chapter.after(statement).lstrip("\n")
+        if not rest.startswith("> "):
+            yield f"{statement.name} is not followed by a blockquote that states it"
+            continue
+        below = re.sub(r"^(>.*\n)+", "", rest)
+        proved = "**Proof" in below and "\\square" in below
+        if not proved and "references.md#" not in below:
+            yield f"{statement.name} has neither a proof with a square nor a citation"
+
+
+def checks_assert(chapter: Chapter) -> Iterator[str]:
+    found = source.checks(chapter.notebook)
+    for statement in chapter.statements:
+        index = found.get(statement.number)
+        if index is None:
+            continue
+        above = "\n\n".join(
+            c.source for c in chapter.cells[:index] if c.cell_type == "markdown"
+        )
+        if statement not in source.statements(above):
+            yield f"the check of {statement.number} stands before its statement"
+        tree = ast.parse(chapter.cells[index].source)
+        if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
+            yield f"the check of {statement.number} contains no assert"
+
+
+def exercises(chapter: Chapter) -> Iterator[str]:
+    """Five to eight, each with a solution before the next; code there asserts."""
+    numbers = EXERCISE.findall(chapter.text)
+    yield from in_order(chapter, "exercise", numbers)
+    if not 5 <= len(numbers) <= 8:
+        yield f"there are {len(numbers)} exercises, not 5 to 8"
+    for number, body in zip(numbers, EXERCISE.split(chapter.text)[2::2], strict=True):
+        answer = re.split(r"^## ", body, flags=re.MULTILINE)[0]
+        if SOLUTION not in answer or "\n\n</details>" not in answer:
+            yield f"exercise {number} has no hidden solution"
+    for cell in chapter.code:
+        hidden = "hide-cell" in cell.metadata.get("tags", [])
+        titled = re.match(rf"# @title Solution ({chapter.number}\.\d+)\n", cell.source)
+        if hidden != bool(titled):
+            yield f"cell {cell.id}: hide-cell and '# @title Solution N.k' go together"
+        if titled:
+            if titled[1] not in numbers:
+                yield f"cell {cell.id} solves exercise {titled[1]}: there is none"
+            folded = cell.metadata.get("jupyter", {}).get("source_hidden")
+            if not folded or cell.metadata.get("cellView") != "form":
+                yield f"cell {cell.id} is not folded in Jupyter and Colab"
+            if "assert " not in cell.source:
+                yield f"cell {cell.id}: a solution in code asserts its result"
+
+
+def page_links(path: Path, text: str) -> Iterator[str]:
+    """Links of a page lead to a file, an anchor or another site; images have a text."""
+    own = source.anchors(text)
+    for bang, label, target in LINK.findall(re.sub(r"`[^`]*`", "", source.prose(text))):
+        if bang and not label.strip():
+            yield f"the image {target} has no alternative text"
+        if re.match(r"(https?|mailto):", target):
+            continue
+        file, _, anchor = target.partition("#")
+        if file and not (path.parent / file).is_file():
+            yield f"the link {target} leads to no file"
+        elif anchor and anchor not in (anchors_of(path.parent / file) if file else own):
+            yield f"the link {target} leads to no anchor"
+
+
+def anchors_of(path: Path) -> set[str]:
+    notebook = path.suffix == ".ipynb"
+    return source.anchors(
+        source.markdown(source.read(path)) if notebook else path.read_text()
+    )
+
+
+def links(chapter: Chapter) -> Iterator[str]:
+    yield from page_links(chapter.path, source.markdown(chapter.notebook))
+
+
+def portable(chapter: Chapter) -> Iterator[str]:
+    """Only Markdown that shows the same in Jupyter, Colab, code hosts and the book."""
+    text = source.markdown(chapter.notebook)
+    for what, pattern in UNPORTABLE.items():
+        if match := re.search(pattern, text, flags=re.MULTILINE):
+            yield f"{what} shows as raw text outside the book: {match[0]!r}"
+    for cell in (c for c in chapter.cells if c.cell_type == "markdown"):
+        lines = [line.lstrip("> ") for line in cell.source.splitlines()]
+        inside = False
+        for before, line in zip(["", *lines], lines, strict=False):
+            if "$$" in line and not inside and before.strip():
+                yield f"cell {cell.id}: no blank line before a displayed formula"
+            inside ^= line.count("$$") % 2 == 1
+
+
+def normal_form(chapter: Chapter) -> Iterator[str]:
+    """The file is what `make sync` writes: setup cell, no outputs, known metadata."""
+    setup = sync.setup_source()
+    first = next((c for c in chapter.cells if c.cell_type == "code"), None)
+    if first is None or first.source != setup:
+        yield "the first code cell is not the setup cell; run `make sync`"
+    if any(c.get("outputs") or c.get("execution_count") for c in chapter.cells):
+        yield "outputs are stored; run `make sync`"
+    text = chapter.path.read_text()
+    if text != sync.synchronize(text, setup):
+        yield "the notebook is not in its normal form; run `make sync`"
+
+
+def draws(cell) -> bool:
+    """Whether a cell calls something that draws, outside of functions it defines."""
+    nodes = list(ast.parse(cell.source).body)
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Call) and DRAWING.match(ast.unparse(node.func)):
+            return True
+        if not isinstance(node, ast.FunctionDef | ast.Lambda):
+            nodes.extend(ast.iter_child_nodes(node))
+    return False
+
+
+def figures(chapter: Chapter) -> Iterator[str]:
+    """A figure has alternative text and a caption, below it or in the slider's call."""
+    for cell, below in zip(chapter.cells, [*chapter.cells[1:], None], strict=True):
+        if cell.cell_type != "code":
+            continue
+        alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+        slider = re.search(r"^frames\(", cell.source, flags=re.MULTILINE)
+        if draws(cell) and not slider and len(alt) < 20:
+            yield f"cell {cell.id} draws without alternative text in mystnb.image.alt"
+        captioned = any(CAPTION.search(c.source) for c in (cell, below) if c)
+        if (alt or slider) and not captioned:
+            yield f"cell {cell.id} draws without a caption '*Figure N.k. ...*' below"
+
+
+def lengths(chapter: Chapter) -> Iterator[str]:
+    """Cells are short: a reader takes in one idea at a time."""
+    counts = {
+        c.id: sum(bool(x.strip()) for x in c.source.splitlines()) for c in chapter.code
+    }
+    for cell, count in counts.items():
+        if count > 30:
+            yield f"cell {cell} has {count} lines, over 30"
+    if counts and statistics.median(counts.values()) > 8:
+        yield f"the median cell has {statistics.median(counts.values())} lines, over 8"
+    short = sum(count <= 15 for count in counts.values())
+    if short < 0.9 * len(counts):
+        yield f"only {short} of {len(counts)} cells have at most 15 lines"
+
+
+def imports(chapter: Chapter) -> Iterator[str]:
+    """One cell of imports, after the setup cell, of what the package requires."""
+    for place, cell in enumerate(chapter.code):
+        for node in ast.walk(ast.parse(cell.source)):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            for name in names:
+                if place > 0:
+                    yield f"cell {cell.id} imports {name}; the first cell does that"
+                if name.split(".")[0] not in ALLOWED:
+                    yield f"cell {cell.id} imports {name}, which we do not require"
+
+
+def machine_paths(chapter: Chapter) -> Iterator[str]:
+    for cell in chapter.cells:
+        if match := MACHINE.search(cell.source):
+            yield f"cell {cell.id} contains a path of some machine: {match[0]}"
+
+
+CHECKS: tuple[Callable[[Chapter], Iterator[str]], ...] = (
+    structure,
+    numbering,
+    references,
+    sets_equal,
+    statements_complete,
+    checks_assert,
+    exercises,
+    links,
+    portable,
+    normal_form,
+    figures,
+    lengths,
+    imports,
+    machine_paths,
+)

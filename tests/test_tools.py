@@ -1,0 +1,131 @@
+"""Tests of the tools that read, normalize and describe the chapters."""
+
+import importlib
+import subprocess
+import sys
+import types
+
+import nbformat
+import pytest
+import statements
+import sync
+
+
+def test_statements_are_found_outside_of_code():
+    text = "### Theorem 2.3 (A $k$)\n\n```\n### Lemma 2.4 (No)\n```\n\n#### Lemma 2.5 (No)\n"
+    found = statements.statements(text)
+    assert found == [statements.Statement("Theorem", "2.3", "A $k$")]
+    assert (found[0].name, found[0].anchor, found[0].check_anchor) == ("Theorem 2.3", "theorem-2-3", "check-2-3")
+
+
+@pytest.mark.parametrize(
+    ("title", "anchor"),
+    [
+        ("Counterexample 12.10 (Any)", "counterexample-12-10"),
+        ("What is data balancing?", "what-is-data-balancing"),
+        ("Theorem of nobody", "theorem-of-nobody"),
+    ],
+)
+def test_slug(title, anchor):
+    assert statements.slug(title) == anchor
+
+
+def test_anchors_of_a_page():
+    text = '# A *title*\n\n<a id="liu-2024"></a>Liu.\n\n```\n# no\n```\n\n### Lemma 1.2 (Yes)\n'
+    assert statements.anchors(text) == {"a-title", "liu-2024", "lemma-1-2"}
+
+
+def test_tests_are_found_by_their_marks(tmp_path):
+    (tmp_path / "test_some.py").write_text(
+        "import pytest\n"
+        '@pytest.mark.statement("2.1")\n@pytest.mark.statement("2.2")\ndef test_both(): pass\n'
+        'class TestMore:\n    @pytest.mark.statement("2.1")\n    def test_it(self): pass\n'
+        "@pytest.mark.slow\ndef test_none(): pass\n"
+    )
+    (tmp_path / "helper.py").write_text('@pytest.mark.statement("2.9")\ndef test_no(): pass\n')
+    assert statements.tests(tmp_path) == {
+        "2.1": ["test_some.py::test_both", "test_some.py::test_it"],
+        "2.2": ["test_some.py::test_both"],
+    }
+
+
+def test_checks_are_found_by_their_tags(book):
+    _, notebook = book()
+    assert statements.checks(notebook) == {"7.1": 4}
+
+
+def test_sync_is_idempotent_and_restores_the_setup_cell(book):
+    path, _ = book(lambda notebook: notebook.cells.pop(1))
+    once = sync.synchronize(path.read_text(), "pass")
+    assert sync.synchronize(once, "pass") == once
+    cell = nbformat.reads(once, as_version=4).cells[1]
+    assert (cell.source, cell.metadata.tags) == ("pass", ["setup", "hide-input"])
+
+
+def test_sync_drops_outputs_and_foreign_metadata(book):
+    def dirty(notebook):
+        cell = notebook.cells[4]
+        cell.outputs = [nbformat.v4.new_output("stream", text="1")]
+        cell.execution_count = 3
+        cell.metadata.update(scrolled=True)
+        notebook.metadata.update(colab={"name": "mine"})
+
+    clean, _ = book()
+    expected = clean.read_text()
+    path, _ = book(dirty)
+    assert path.read_text() != expected
+    assert sync.synchronize(path.read_text(), sync.setup_source()) == expected
+
+
+def run_setup_cell(url=""):
+    exec(compile(sync.SETUP.format(url=url), "setup", "exec"), {})
+
+
+@pytest.fixture
+def packages(monkeypatch):
+    """Says which package `balance` is: None if there is none."""
+
+    def choose(package):
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: package)
+        monkeypatch.setattr(importlib, "import_module", lambda name: package)
+
+    return choose
+
+
+def test_setup_cell_accepts_our_package(packages):
+    packages(types.SimpleNamespace(data_balance=print))
+    run_setup_cell()
+
+
+def test_setup_cell_names_the_other_package(packages):
+    packages(types.SimpleNamespace(Sample=print))
+    with pytest.raises(ImportError, match=r"survey weights.*`benefits-of-balance`"):
+        run_setup_cell()
+
+
+def test_setup_cell_without_address_says_how_to_install(packages, monkeypatch):
+    packages(None)
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("nothing to install from"))
+    with pytest.raises(ImportError, match=r"pip install \."):
+        run_setup_cell()
+
+
+def test_setup_cell_installs_from_the_address_and_never_by_name(packages, monkeypatch):
+    packages(None)
+    commands = []
+
+    def install(command, check):
+        assert check
+        commands.append(command)
+        packages(types.SimpleNamespace(data_balance=print))
+
+    monkeypatch.setattr(subprocess, "run", install)
+    run_setup_cell("https://example.org/book")
+    address = "benefits-of-balance @ git+https://example.org/book"
+    assert commands == [[sys.executable, "-m", "pip", "install", "--quiet", address]]
+
+
+def test_setup_cell_is_short_and_fits():
+    lines = sync.SETUP.splitlines()
+    assert len(lines) <= 15
+    assert max(map(len, lines)) <= 88
