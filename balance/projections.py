@@ -303,9 +303,9 @@ def _message(reason, errors, tol, obstruction) -> str:
         return text
     axis, values, reachable, excess = obstruction
     return (
-        f"{text}; no table with this support has these marginals: values {values.tolist()} of axis"
-        f" {axis} have target mass {excess:.3g} more than the values {reachable.tolist()} of axis {1 - axis}, the only ones where they are positive; change"
-        " the targets, merge values, or add mass to an empty cell"
+        f"{text}; no table with this support has these marginals: values {values.tolist()} of axis {axis}"
+        f" have target mass {excess:.3g} more than the values {reachable.tolist()} of axis {1 - axis}, the"
+        " only ones where they are positive; change the targets, merge values, or add mass to an empty cell"
     )
 
 
