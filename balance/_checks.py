@@ -31,8 +31,16 @@ def table(values: ArrayLike, name: str = "table") -> NDArray[np.float64]:
     array = masses(values, name)
     if array.ndim < 2:
         raise ValueError(f"{name} has {array.ndim} axes: a table has at least 2")
-    array /= array.max()
-    return array / array.sum()
+    start = array / array.max()
+    start /= start.sum()
+    lost = (array > 0) & (start < np.finfo(np.float64).tiny)
+    if lost.any():
+        index = tuple(int(i) for i in np.argwhere(lost)[0])
+        raise ValueError(
+            f"{entry(name, index)} = {array[index]:.3g} is lost in double precision beside the largest"
+            f" entry {array.max():.3g}: set it to 0, or raise it"
+        )
+    return start
 
 
 def probabilities(values: ArrayLike, name: str) -> NDArray[np.float64]:

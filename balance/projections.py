@@ -107,7 +107,7 @@ def project(table: ArrayLike, target: ArrayLike, axis: int) -> NDArray[np.float6
 
     For axis 0 (an X-step) the result is :math:`R(x, y) P_X(x) / R_X(x)`, for axis 1 (a Y-step)
     :math:`R(x, y) P_Y(y) / R_Y(y)`. It minimizes :math:`\operatorname{KL}(Q \,\|\, R)` over the tables Q
-    with that marginal (Theorem 2.1 of the book).
+    with that marginal (Theorem 2.2 of the book).
 
     Parameters
     ----------
