@@ -17,7 +17,7 @@ help: ## list the targets
 
 setup: $(READY) ## create .venv with the pinned environment
 
-$(READY): $(REQUIREMENTS)
+$(READY): $(REQUIREMENTS) constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing $(REQUIREMENTS) into $(VENV) (some minutes, once)"
@@ -55,4 +55,4 @@ sync: $(READY) ## write the first cell of each chapter, normalize and format the
 	$(BIN)/ruff format .
 
 clean: ## remove what the commands made, except .venv
-	rm -rf build _build .hypothesis .pytest_cache .ruff_cache
+	rm -rf build _build .hypothesis .pytest_cache .ruff_cache book/.ruff_cache

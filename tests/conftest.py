@@ -16,6 +16,8 @@ One sentence of promise.
 **You need** nothing.
 """
 THEOREM = """\
+## A section
+
 ### Theorem 7.1 (One is one)
 
 > For every $x$,

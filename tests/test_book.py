@@ -14,7 +14,7 @@ TESTS = statements.tests()
 @pytest.mark.parametrize("check", walker.CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_chapter(path, check):
-    chapter = walker.Chapter(path, statements.read(path), TESTS)
+    chapter = statements.Chapter(path, statements.read(path), TESTS)
     assert list(check(chapter)) == []
 
 
@@ -34,7 +34,7 @@ def test_every_marked_statement_belongs_to_a_chapter():
 
 
 def faults(path, notebook, tests=None):
-    chapter = walker.Chapter(path, notebook, {"7.1": ["test_sample.py::test_one"]} if tests is None else tests)
+    chapter = statements.Chapter(path, notebook, {"7.1": ["test_sample.py::test_one"]} if tests is None else tests)
     return [f"{check.__name__}: {fault}" for check in walker.CHECKS for fault in check(chapter)]
 
 
@@ -122,6 +122,7 @@ SEEDED = [
     ("portable", replace(7, "Never.", "$\\newcommand{\\E}{E}$")),
     ("portable", replace(7, "Never.", "$$ x \\label{eq} $$")),
     ("portable", replace(7, "Never.", "Never.[^1]")),
+    ("portable", replace(7, "Never", "$\x0crac12$")),
     ("portable", replace(7, "Never.", "Never:\n$$ x $$")),
     ("portable", replace(7, "Never.", "Never.\n\n$$\nx\n$$\nand\n$$\ny\n$$")),
     ("normal_form", replace(1, "import sys", "import os")),

@@ -1,10 +1,12 @@
 """Tests of the tools that read, normalize and describe the chapters."""
 
+import hashlib
 import importlib
 import subprocess
 import sys
 import types
 
+import execute
 import nbformat
 import pytest
 import statements
@@ -129,3 +131,81 @@ def test_setup_cell_is_short_and_fits():
     lines = sync.SETUP.splitlines()
     assert len(lines) <= 15
     assert max(map(len, lines)) <= 88
+
+
+def code_notebook(source="x = 1", **metadata):
+    cells = [nbformat.v4.new_markdown_cell("prose"), nbformat.v4.new_code_cell(source, metadata=metadata)]
+    return nbformat.v4.new_notebook(cells=cells)
+
+
+def test_fingerprint_depends_on_code_package_and_environment_not_on_prose():
+    def key(notebook, package="p", versions=None):
+        return execute.fingerprint(notebook, package, versions or {"python": "3.11"})
+
+    base = key(code_notebook())
+    assert key(code_notebook("x = 2")) != base
+    assert key(code_notebook(tags=["check-1.1"])) != base
+    assert key(code_notebook(), package="q") != base
+    assert key(code_notebook(), versions={"python": "3.12"}) != base
+    rewritten = code_notebook()
+    rewritten.cells[0].source = "better prose"
+    assert key(rewritten) == base
+
+
+def test_clean_keeps_static_outputs_and_finds_faults():
+    notebook = code_notebook()
+    view = {execute.WIDGET_VIEW: {}, "text/html": "<b>1</b>", "text/plain": "1"}
+    outputs = [
+        nbformat.v4.new_output("display_data", view),
+        nbformat.v4.new_output("stream", name="stderr", text="careful"),
+        nbformat.v4.new_output("display_data", {"image/png": ""}),
+    ]
+    cell = notebook.cells[1]
+    cell.outputs, cell.metadata = outputs, {"execution": {"at": "noon"}}
+    notebook.metadata["widgets"] = {}
+    faults = execute.clean(notebook)
+    assert len(faults) == 2
+    assert "careful" in faults[0]
+    assert "mystnb.image.alt" in faults[1]
+    assert set(cell.outputs[0]["data"]) == {"text/html", "text/plain"}
+    assert "execution" not in cell.metadata
+    assert "widgets" not in notebook.metadata
+
+
+def test_store_and_prune_keep_one_record_per_passing_chapter(tmp_path, monkeypatch):
+    monkeypatch.setattr(execute, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(execute, "EXECUTED", tmp_path / "executed")
+    status = {"chapters": {}}
+
+    def finish(name, source, passed=True):
+        folder = tmp_path / "executed" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{name}.ipynb"
+        path.write_text(nbformat.writes(code_notebook(source)))
+        seconds = {path.name: 1.5} if passed else {}
+        return execute.store([path], {name: f"key of {source}"}, seconds, status)
+
+    def cached():
+        return {record.uri for record in execute.get_cache(str(tmp_path / "cache")).list_cache_records()}
+
+    assert finish("01_a", "x = 1") == []
+    assert finish("02_b", "x = 2") == []
+    assert finish("02_b", "x = 3") == []
+    execute.prune(status, {"01_a", "02_b"})
+    assert len(execute.get_cache(str(tmp_path / "cache")).list_cache_records()) == 2
+    assert status["chapters"]["02_b"]["key"] == "key of x = 3"
+    assert finish("02_b", "x = 4", passed=False) == ["02_b.ipynb: failed"]
+    execute.prune(status, {"01_a", "02_b"})
+    assert set(status["chapters"]) == cached() == {"01_a"}
+    execute.prune(status, {"02_b"})
+    assert status["chapters"] == {}
+    assert cached() == set()
+    assert not (tmp_path / "executed" / "01_a").exists()
+
+
+def test_vendored_files_are_those_of_the_list():
+    folder = statements.BOOK / "assets" / "vendor"
+    lines = (folder / "SHA256SUMS").read_text().splitlines()
+    listed = {name: digest for digest, name in (line.split("  ") for line in lines)}
+    files = {str(p.relative_to(folder)): p for p in (folder / "mathjax").rglob("*") if p.is_file()}
+    assert listed == {name: hashlib.sha256(p.read_bytes()).hexdigest() for name, p in files.items()}

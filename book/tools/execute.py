@@ -79,9 +79,8 @@ def kernel_environment() -> dict[str, str]:
     }
     dropped = ("PYTHONPATH", "PYTHONWARNINGS", "MPLBACKEND")
     variables = {k: v for k, v in os.environ.items() if k not in dropped} | private
-    if (
-        not MATPLOTLIB.exists()
-    ):  # the font cache is built here: a kernel would announce it
+    if not MATPLOTLIB.exists():
+        # Matplotlib's list of fonts is made here: a kernel would report that it does.
         command = [sys.executable, "-c", "import matplotlib.font_manager"]
         subprocess.run(command, env=variables, check=True, stderr=subprocess.DEVNULL)
     return variables
@@ -92,14 +91,8 @@ def run(copies: list[Path]) -> dict[str, float]:
     report = EXECUTED / "report.xml"
     report.unlink(missing_ok=True)
     workers = 2 if len(copies) > 1 else 0
-    options = [
-        "--nbmake",
-        "--overwrite",
-        f"--nbmake-timeout={TIMEOUT}",
-        "-q",
-        "-n",
-        str(workers),
-    ]
+    options = ["-q", "--nbmake", "--overwrite", f"--nbmake-timeout={TIMEOUT}"]
+    options += [f"--numprocesses={workers}", "--dist=worksteal"]
     options += [f"--rootdir={EXECUTED}", "-c", str(EXECUTED / "pytest.ini")]
     options += ["-p", "no:cacheprovider", f"--junitxml={report}"]
     command = [sys.executable, "-m", "pytest", *options, *map(str, copies)]
@@ -125,9 +118,7 @@ def clean(notebook) -> list[str]:
             if output.get("name") == "stderr":
                 faults.append(f"cell {cell.id} writes to stderr:\n{output.text}")
             if any(kind.startswith("image/") for kind in data) and not alt:
-                faults.append(
-                    f"cell {cell.id} draws a figure without metadata mystnb.image.alt"
-                )
+                faults.append(f"cell {cell.id} draws without mystnb.image.alt")
     return faults
 
 

@@ -22,7 +22,6 @@ if str(TOOLS) not in sys.path:
 import statements as source  # noqa: E402
 
 LOGGER = logging.getLogger(__name__)
-STATUS = source.ROOT / "build" / "executed" / "status.json"
 GENERATED = {"book/statements": "All statements", "book/how_built": "This build"}
 COLAB = "https://colab.research.google.com"
 BARE_IMAGE = re.compile(r"<img(?![^>]*\salt=[\"'][^\"'])[^>]*>")
@@ -135,18 +134,31 @@ def keep_formulas(app, doctree, docname) -> None:
             block.children = [nodes.Text(rf"\[{block.astext()}\]")]
 
 
-def read_status() -> dict:
-    return json.loads(STATUS.read_text()) if STATUS.exists() else {"chapters": {}}
+def read_status(app) -> dict:
+    """What book/tools/execute.py reports."""
+    path = Path(app.srcdir, "build", "executed", "status.json")
+    return json.loads(path.read_text()) if path.exists() else {"chapters": {}}
 
 
 def outdated(app, env, added, changed, removed) -> list[str]:
     """Read again the chapters that were executed anew, and the generated pages."""
-    chapters = read_status()["chapters"]
+    chapters = read_status(app)["chapters"]
     now = {f"book/{name}": entry["key"] for name, entry in chapters.items()}
     before = getattr(env, "balance_executed", {})
     env.balance_executed = now
     stale = {name for name in now if now[name] != before.get(name)} | set(GENERATED)
     return sorted(stale & env.found_docs)
+
+
+def write_all(app, env) -> list[str]:
+    """Write every page: a link may have lost its target on an unchanged page."""
+    return sorted(env.found_docs)
+
+
+def forget_after_warnings(app, exception) -> None:
+    """A build with warnings must not be the start of one that repeats none of them."""
+    if exception or app._warncount:
+        Path(app.doctreedir, "environment.pickle").unlink(missing_ok=True)
 
 
 def line(*content) -> nodes.paragraph:
@@ -178,7 +190,7 @@ class Pages:
     """Writes the generated parts of a page."""
 
     def __init__(self, app, docname: str):
-        self.app, self.docname, self.status = app, docname, read_status()
+        self.app, self.docname, self.status = app, docname, read_status(app)
 
     def link(self, text: str, docname: str, anchor: str = "") -> nodes.reference:
         uri = self.app.builder.get_relative_uri(self.docname, docname)
@@ -187,18 +199,18 @@ class Pages:
 
     def chapters(self):
         """Of each chapter: a link to it, its document, its path, its last execution."""
-        for path in source.chapter_paths():
+        for path in source.chapter_paths(Path(self.app.srcdir, "book")):
             docname = f"book/{path.stem}"
             if docname in self.app.env.found_docs:
                 link = self.link(self.app.env.titles[docname].astext(), docname)
                 yield link, docname, path, self.status["chapters"].get(path.stem)
 
     def all_statements(self):
-        tests = source.tests()
+        tests = source.tests(Path(self.app.srcdir, "tests"))
         for heading, docname, path, entry in self.chapters():
             notebook = source.read(path)
             checked = source.checks(notebook)
-            state = f"passed {entry['date']}" if entry else "not executed"
+            state = entry["date"] if entry else "not run"
             rows = []
             for s in source.statements(source.markdown(notebook)):
                 names = tests.get(s.number, [])
@@ -241,7 +253,7 @@ def generate(app, doctree, docname) -> None:
 def set_buttons(app, config) -> None:
     """Repository and Colab buttons for an address on GitHub; elsewhere none work."""
     options = config.html_theme_options
-    options["launch_buttons"] = {}
+    options.pop("launch_buttons", None)
     if options.get("repository_url", "").startswith("https://github.com/"):
         options["use_repository_button"] = options["use_source_button"] = True
         options["launch_buttons"] = {"colab_url": COLAB}
@@ -250,12 +262,16 @@ def set_buttons(app, config) -> None:
 
 
 def setup(app):
+    # A generated page may hold formulas that its source does not.
+    app.set_html_assets_policy("always")
     # Jupyter Book sets this for an extension that we do without.
     app.add_config_value("comments_config", {}, "")
     app.add_domain(StatementDomain)
     app.add_transform(MarkStatements)
     app.connect("config-inited", set_buttons)
     app.connect("env-get-outdated", outdated)
+    app.connect("env-updated", write_all)
+    app.connect("build-finished", forget_after_warnings)
     app.connect("doctree-read", require_alternative_text)
     app.connect("doctree-resolved", keep_formulas)
     app.connect("doctree-resolved", generate)

@@ -5,7 +5,8 @@ Shared by the Sphinx extension, the walker in tests/test_book.py and the other t
 
 import ast
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import nbformat
@@ -15,6 +16,7 @@ BOOK = ROOT / "book"
 KINDS = ("Theorem", "Proposition", "Lemma", "Corollary", "Counterexample")
 NAME = re.compile(rf"({'|'.join(KINDS)}) (\d+)\.(\d+)")
 HEADING = re.compile(rf"^### {NAME.pattern} \((.+)\)$", re.MULTILINE)
+CAPTION = re.compile(r"(?:^\*|caption=\"\*?)Figure (\d+\.\d+)\.", re.MULTILINE)
 CHECK = re.compile(r"check-(\d+\.\d+)")
 HTML_ID = re.compile(r"""<\w+[^>]*\sid=["']([^"']+)["']""")
 
@@ -104,3 +106,44 @@ def anchors(text: str) -> set[str]:
     headings = re.findall(r"^#{1,4} (.+?)\s*$", text, flags=re.MULTILINE)
     plain = (re.sub(r"\$[^$]*\$|[*_`]", "", heading) for heading in headings)
     return {slug(heading) for heading in plain} | set(HTML_ID.findall(text))
+
+
+@dataclass
+class Chapter:
+    """A notebook with what its checks need to know about its surroundings."""
+
+    path: Path
+    notebook: nbformat.NotebookNode
+    tests: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def cells(self) -> list:
+        return self.notebook.cells
+
+    @property
+    def number(self) -> str:
+        return str(int(self.path.name[:2]))
+
+    @cached_property
+    def code(self) -> list:
+        """The code cells, without the setup cell."""
+        code = (c for c in self.cells if c.cell_type == "code")
+        return [c for c in code if "setup" not in c.metadata.get("tags", [])]
+
+    @cached_property
+    def text(self) -> str:
+        return prose(markdown(self.notebook))
+
+    @cached_property
+    def figures(self) -> list[str]:
+        """The numbers of the captions, below figures and in the calls of sliders."""
+        return [m for cell in self.cells for m in CAPTION.findall(cell.source)]
+
+    @cached_property
+    def statements(self) -> list[Statement]:
+        return statements(self.text)
+
+    def after(self, statement: Statement) -> str:
+        """The text from below a statement's heading to the next heading."""
+        heading = f"### {statement.name} ({statement.title})"
+        return re.split(r"^#+ ", self.text.split(heading)[1], flags=re.MULTILINE)[0]

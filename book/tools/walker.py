@@ -8,18 +8,15 @@ import re
 import statistics
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
-import nbformat
 import statements as source
 import sync
+from statements import Chapter
 
 ALLOWED = {"balance", "matplotlib", "numpy", "scipy", "torch"} | sys.stdlib_module_names
 SECTIONS = ("When it fails", "Exercises", "Summary", "Further reading")
 EQUATION = re.compile(r"\\tag\{([^}]*)\}")
-CAPTION = re.compile(r"(?:^\*|caption=\"\*?)Figure (\d+\.\d+)\.", re.MULTILINE)
 EXERCISE = re.compile(r"^\*\*Exercise (\d+\.\d+)\*\*", re.MULTILINE)
 SOLUTION = "<details><summary>Solution</summary>\n\n"
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
@@ -31,50 +28,10 @@ UNPORTABLE = {
     "a macro": r"\\(newcommand|renewcommand|def|DeclareMathOperator)\b",
     "a label that only some readers number": r"\\(label|eqref|ref)\{",
     "a footnote": r"\[\^\w+\]",
+    "a control character, as of a lost backslash,": r"[\x00-\x09\x0b-\x1f]",
 }
 MACHINE = re.compile(r"(?<![\w.])/(home|root|tmp|usr|work|Users)/|\b[A-Z]:\\\\?[A-Z]")
 DRAWING = re.compile(r"(plt|pyplot|plotting)\.(?!use_style|rcParams|close)\w+$")
-
-
-@dataclass
-class Chapter:
-    """A notebook with what its checks need to know about its surroundings."""
-
-    path: Path
-    notebook: nbformat.NotebookNode
-    tests: dict[str, list[str]] = field(default_factory=dict)
-
-    @property
-    def cells(self) -> list:
-        return self.notebook.cells
-
-    @property
-    def number(self) -> str:
-        return str(int(self.path.name[:2]))
-
-    @cached_property
-    def code(self) -> list:
-        """The code cells, without the setup cell."""
-        code = (c for c in self.cells if c.cell_type == "code")
-        return [c for c in code if "setup" not in c.metadata.get("tags", [])]
-
-    @cached_property
-    def text(self) -> str:
-        return source.prose(source.markdown(self.notebook))
-
-    @cached_property
-    def figures(self) -> list[str]:
-        """The numbers of the captions, below figures and in the calls of sliders."""
-        return [m for cell in self.cells for m in CAPTION.findall(cell.source)]
-
-    @cached_property
-    def statements(self) -> list[source.Statement]:
-        return source.statements(self.text)
-
-    def after(self, statement: source.Statement) -> str:
-        """The text from below a statement's heading to the next heading."""
-        heading = f"### {statement.name} ({statement.title})"
-        return re.split(r"^#+ ", self.text.split(heading)[1], flags=re.MULTILINE)[0]
 
 
 def in_order(chapter: Chapter, kind: str, numbers: list[str]) -> Iterator[str]:
@@ -271,7 +228,7 @@ def figures(chapter: Chapter) -> Iterator[str]:
         slider = re.search(r"^frames\(", cell.source, flags=re.MULTILINE)
         if draws(cell) and not slider and len(alt) < 20:
             yield f"cell {cell.id} draws without alternative text in mystnb.image.alt"
-        captioned = any(CAPTION.search(c.source) for c in (cell, below) if c)
+        captioned = any(source.CAPTION.search(c.source) for c in (cell, below) if c)
         if (alt or slider) and not captioned:
             yield f"cell {cell.id} draws without a caption '*Figure N.k. ...*' below"
 
