@@ -43,6 +43,46 @@ def table(values: ArrayLike, name: str = "table") -> NDArray[np.float64]:
     return start
 
 
+def joint(values: ArrayLike) -> NDArray[np.float64]:
+    """Return the joint law of two variables, normalized to total mass 1."""
+    array = table(values)
+    if array.ndim != 2:
+        raise ValueError(f"table has {array.ndim} axes: the operators are defined for 2 variables")
+    return array
+
+
+def positive(masses: NDArray[np.float64], on: int) -> NDArray[np.float64]:
+    """Return the marginal on axis `on` of a joint law if none of its values is empty."""
+    empty = np.flatnonzero(masses == 0)
+    if empty.size:
+        raise ValueError(
+            f"{('row', 'column')[on]} {empty[0]} (axis {on}) has no mass: conditional means given"
+            " that value are undefined; drop or merge it"
+        )
+    return masses
+
+
+def function(h: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Return a function of (x, y), of x or of y, as an array that broadcasts to the shape."""
+    array = np.asarray(h)
+    if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+        raise ValueError("h: pass finite real numbers")
+    if array.ndim != 2 or any(a not in (1, b) for a, b in zip(array.shape, shape, strict=True)):
+        raise ValueError(
+            f"h has shape {array.shape}: pass shape {shape}, h[:, None] for a function of x, h[None, :]"
+            " for a function of y"
+        )
+    return array.astype(float)
+
+
+def law(values: ArrayLike, h: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return a joint law without empty rows or columns, and a function h as an array of its shape."""
+    array = joint(values)
+    for on in (0, 1):
+        positive(array.sum(axis=1 - on), on)
+    return array, np.broadcast_to(function(h, array.shape), array.shape)
+
+
 def probabilities(values: ArrayLike, name: str) -> NDArray[np.float64]:
     """Return an array of masses that sum to 1."""
     array = masses(values, name)
@@ -56,6 +96,13 @@ def axis(value: int, ndim: int, name: str = "axis") -> int:
     """Return `value` if it names one of `ndim` axes."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < ndim:
         raise ValueError(f"{name} = {value!r}: choose an integer from 0 to {ndim - 1}")
+    return int(value)
+
+
+def count(value: int, name: str, least: int = 0) -> int:
+    """Return `value` if it is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} = {value!r}: pass an integer >= {least}")
     return int(value)
 
 

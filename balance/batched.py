@@ -152,8 +152,7 @@ def _validated(tables, targets, steps, first):
     if tables.dtype.kind not in "biuf":
         raise ValueError(f"tables has dtype {tables.dtype}: pass real numbers")
     first = _checks.axis(first, 2, "first")
-    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 0:
-        raise ValueError(f"steps = {steps!r}: pass an integer >= 0")
+    _checks.count(steps, "steps")
     targets = _checks.targets(targets, np.ones(tables.shape[1:]))
     for a, target in enumerate(targets):
         if not target.all():

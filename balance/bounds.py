@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from balance import _checks
-from balance.enumeration import _law, _size, exact_mse, mean_squared_error, simulated_mse
+from balance.enumeration import exact_mse, mean_squared_error, simulated_mse
 from balance.variance import balanced_variance, centered
 
 __all__ = [
@@ -61,7 +61,7 @@ def missing_probability(table: ArrayLike, n: int) -> float:
         raise ValueError(f"{m} rows and {l} columns: inclusion and exclusion is for {_MOST_VALUES} together")
     rows, columns = (np.arange(2**size)[:, None] >> np.arange(size) & 1 for size in (m, l))
     signs = np.multiply.outer((-1.0) ** (m - rows.sum(axis=1)), (-1.0) ** (l - columns.sum(axis=1)))
-    powers = np.minimum(rows @ joint @ columns.T, 1.0) ** _size(n)
+    powers = np.minimum(rows @ joint @ columns.T, 1.0) ** _checks.count(n, "n", least=1)
     signs[-1, -1] = 0
     return float(np.clip(-np.sum(signs * powers), 0, 1))
 
@@ -129,8 +129,9 @@ def explicit_bound(table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first:
     >>> bound.vacuous, bool(bound.first_order < bound.rmse < 1.2 * bound.first_order)
     (False, True)
     """
-    joint, h = _law(table, h, steps, first)
-    n = _size(n)
+    joint, h = _checks.law(table, h)
+    steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
+    n = _checks.count(n, "n", least=1)
     if steps < 1:
         raise ValueError(f"steps = {steps}: the bound is for at least 1 half-step; without any it is sigma_0 / sqrt(n)")
     masses = np.concatenate([joint.sum(axis=1), joint.sum(axis=0)])
@@ -195,7 +196,8 @@ def expansion(table: ArrayLike, h: ArrayLike, steps: int, *, first: int = 0) -> 
     >>> result.best_steps(150), result.best_steps(300)
     (1, 3)
     """
-    joint, h = _law(table, h, steps, first)
+    joint, h = _checks.law(table, h)
+    steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
     rows = [(balanced_variance(joint, h, k, first), *_second_order(joint, h, k, first)) for k in range(steps + 1)]
     return Expansion(*np.array(rows).T)
 
@@ -219,7 +221,9 @@ def remainder_constant(table: ArrayLike, h: ArrayLike, steps: int, *, first: int
     >>> round(remainder_constant([[0.3, 0.1], [0.15, 0.45]], [[1, -2], [0.5, 3]], steps=1), 6)
     1.48125
     """
-    return _second_order(*_law(table, h, steps, first), steps, first)[0]
+    joint, h = _checks.law(table, h)
+    steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
+    return _second_order(joint, h, steps, first)[0]
 
 
 def _functions(joint, h, steps, first):

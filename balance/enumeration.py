@@ -41,7 +41,7 @@ def number_of_tables(n: int, cells: int) -> int:
     >>> number_of_tables(160, 4)
     708561
     """
-    return math.comb(_size(n) + cells - 1, cells - 1)
+    return math.comb(_checks.count(n, "n", least=1) + cells - 1, cells - 1)
 
 
 def count_tables(
@@ -88,7 +88,7 @@ def count_tables(
     positive = masses.ravel()[support]
     conditional = positive / np.cumsum(positive[::-1])[::-1]
     least = math.log(cutoff) if cutoff else -math.inf
-    return _generate(_size(n), masses.shape, support, conditional, least)
+    return _generate(_checks.count(n, "n", least=1), masses.shape, support, conditional, least)
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,8 @@ def exact_mse(
     >>> result.remainders[1:].round(3).tolist()
     [1.861, 4.04]
     """
-    joint, h = _law(table, h, steps, first)
+    joint, h = _checks.law(table, h)
+    steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
     cells = int(np.count_nonzero(joint))
     if not cutoff and number_of_tables(n, cells) > _MOST_TABLES:
         raise ValueError(
@@ -213,7 +214,8 @@ def simulated_mse(
     >>> bool(abs(result.remainders[2] - 4.040) < 4 * 20**2 * result.standard_errors[2])
     True
     """
-    joint, h = _law(table, h, steps, first)
+    joint, h = _checks.law(table, h)
+    steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
     targets, truth = (joint.sum(axis=1), joint.sum(axis=0)), np.sum(joint * h)
     influences = np.array([centered(joint, h, k, first=first).ravel() for k in range(steps + 1)])
     means = influences @ joint.ravel()
@@ -223,7 +225,7 @@ def simulated_mse(
     sums = np.zeros((3, steps + 1))
     batch = max(1, _BATCH_NUMBERS // joint.size)
     for start in range(0, draws, batch):
-        counts = rng.multinomial(_size(n), joint.ravel(), size=min(batch, draws - start))
+        counts = rng.multinomial(_checks.count(n, "n", least=1), joint.ravel(), size=min(batch, draws - start))
         first_order = counts @ influences.T / n - means
         tables = counts.reshape(-1, *joint.shape)
         errors = balanced_means(tables, h, targets, steps=steps, first=first).values - truth
@@ -257,23 +259,11 @@ def mean_squared_error(
     >>> mean_squared_error([[0.3, 0.1], [0.15, 0.45]], [[1, -2], [0.5, 3]], n=40, steps=1).tables
     12341
     """
-    joint, h = _law(table, h, steps, first)
+    joint, h = _checks.law(table, h)
+    steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
     if number_of_tables(n, int(np.count_nonzero(joint))) <= _FEW_TABLES:
         return exact_mse(joint, h, n, steps, first=first)
     return simulated_mse(joint, h, n, steps, first=first, draws=draws, seed=seed)
-
-
-def _law(table, h, steps, first):
-    """Return the normalized table and h as an array of its shape, once all four are checked."""
-    centered(table, h, steps, first)
-    joint = _checks.table(table)
-    return joint, np.broadcast_to(np.asarray(h, dtype=float), joint.shape)
-
-
-def _size(n):
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-        raise ValueError(f"n = {n!r}: pass an integer >= 1")
-    return int(n)
 
 
 def _variances(joint, h, steps, first):

@@ -124,8 +124,7 @@ def estimate(
     h = np.asarray(h)
     outcomes = _checks.values(h, shape, "h")[x, y] if h.ndim == 2 else _checks.values(h, x.shape, "h")
     first = _checks.axis(first, 2, "first")
-    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 0:
-        raise ValueError(f"steps = {steps!r}: pass a number of half-steps, an integer >= 0")
+    steps = _checks.count(steps, "steps")
     if not 0 < level < 1:
         raise ValueError(f"level = {level!r}: pass a number between 0 and 1, such as 0.95")
     n, fitted = len(x), (1, shape[first], sum(shape) - 1)

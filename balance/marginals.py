@@ -71,8 +71,8 @@ def split(table: ArrayLike, h: ArrayLike, steps: int, first: int = 0) -> Split:
     >>> parts.row.round(9).tolist(), parts.column.tolist()
     ([0.25, 2.375], [0.0, 0.0])
     """
-    joint, residual = _law(table, h)
-    steps, first = _count(steps, "steps", least=0), _checks.axis(first, 2, "first")
+    joint, residual = _checks.law(table, h)
+    steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
     parts = [np.zeros(size) for size in joint.shape]
     for j in range(steps, 0, -1):
         axis = (first + j - 1) % 2
@@ -114,7 +114,7 @@ def first_order_bias(table: ArrayLike, h: ArrayLike, targets: Sequence[ArrayLike
     >>> round(first_order_bias(law, h, ([0.41, 0.59], [0.45, 0.55]), steps=1), 9)
     -0.02125
     """
-    joint, _ = _law(table, h)
+    joint, _ = _checks.law(table, h)
     parts = split(table, h, steps, first)
     q_x, q_y = _checks.targets(targets, joint)
     return float((q_x - joint.sum(axis=1)) @ parts.row + (q_y - joint.sum(axis=0)) @ parts.column)
@@ -151,7 +151,7 @@ def predicted_mse(
     >>> round(predicted_mse(law, h, 100, ([0.41, 0.59], [0.45, 0.55]), steps=1), 7)
     0.0142328
     """
-    n = _count(n, "n")
+    n = _checks.count(n, "n", least=1)
     bias = first_order_bias(table, h, targets, steps, first)
     return balanced_variance(table, h, steps, first) / n + bias**2
 
@@ -253,11 +253,11 @@ def importance_mse(table: ArrayLike, h: ArrayLike, n: int, targets: Sequence[Arr
     >>> round(importance_mse(law, h, 100, ([0.4, 0.6], [0.45, 0.55])), 7)
     0.0162807
     """
-    joint, values = _law(table, h)
+    joint, values = _checks.law(table, h)
     parts = [split(joint, values, 1, axis) for axis in (0, 1)]
     residual = values - parts[0].row[:, None] - parts[1].column
     bias = sum(first_order_bias(joint, values, targets, 1, axis) for axis in (0, 1))
-    return balanced_variance(joint, residual, 0) / _count(n, "n") + bias**2
+    return balanced_variance(joint, residual, 0) / _checks.count(n, "n", least=1) + bias**2
 
 
 def unpaired_mse(table: ArrayLike, h: ArrayLike, n: int, auxiliary: int, steps: int, first: int = 0) -> Unpaired:
@@ -296,8 +296,8 @@ def unpaired_mse(table: ArrayLike, h: ArrayLike, n: int, auxiliary: int, steps: 
     >>> [round(100 * value, 3) for value in mse]
     [2.462, 2.462, 1.885, 1.847]
     """
-    joint, values = _law(table, h)
-    n, auxiliary = _count(n, "n"), _count(auxiliary, "auxiliary")
+    joint, values = _checks.law(table, h)
+    n, auxiliary = _checks.count(n, "n", least=1), _checks.count(auxiliary, "auxiliary", least=1)
     parts, kept = split(joint, values, steps, first), n / (n + auxiliary)
     pooled = Split(kept * values + (1 - kept) * parts.residual, (1 - kept) * parts.row, (1 - kept) * parts.column)
     rules = (split(joint, values, 0), parts, pooled, ridge_split(joint, values, 1 - kept))
@@ -335,7 +335,7 @@ def ridge_split(table: ArrayLike, h: ArrayLike, weight: float) -> Split:
     >>> ridge_split([[1, 1], [1, 1]], [[1, 1], [-1, -1]], 0.5).row.tolist()
     [0.5, -0.5]
     """
-    joint, values = _law(table, h)
+    joint, values = _checks.law(table, h)
     if not 0 <= weight < 1:
         raise ValueError(f"weight = {weight!r}: pass N / (n + N), at least 0 and less than 1")
     m, l = joint.shape
@@ -444,7 +444,7 @@ def soft_balance(
     [[0.3333, 0.3333], [0.1667, 0.1667]]
     """
     tables, targets = _stack(tables, targets)
-    steps, first = _count(steps, "steps", least=0), _checks.axis(first, 2, "first")
+    steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
     if not 0 < weight <= 1:
         raise ValueError(f"weight = {weight!r}: pass an exponent in (0, 1]")
     targets = [_shared(q, tables.sum(-1 - a))[0] for a, q in enumerate(targets)]
@@ -458,23 +458,9 @@ def soft_balance(
     return tables / tables.sum(axis=(-2, -1), keepdims=True)
 
 
-def _law(table, h):
-    """Return the normalized table and h as an array of its shape, both checked."""
-    for axis in (0, 1):
-        conditional_mean(table, h, axis)
-    joint = _checks.table(table)
-    return joint, np.broadcast_to(np.asarray(h, dtype=float), joint.shape)
-
-
 def _rule_mse(joint, rule, n, auxiliary):
     variances = [balanced_variance(joint, f, 0) for f in (rule.residual, rule.row[:, None], rule.column[None])]
     return variances[0] / n + (variances[1] + variances[2]) / auxiliary
-
-
-def _count(value, name, least=1):
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} = {value!r}: pass an integer >= {least}")
-    return int(value)
 
 
 def _stack(tables, targets, empty=False):

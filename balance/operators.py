@@ -51,10 +51,10 @@ def conditional_mean(table: ArrayLike, h: ArrayLike, axis: int) -> NDArray[np.fl
     >>> conditional_mean([[3, 1], [1.5, 4.5]], [[1, -2], [0.5, 3]], axis=0).round(9).tolist()
     [0.25, 2.375]
     """
-    joint = _joint(table)
+    joint = _checks.joint(table)
     axis = _checks.axis(axis, 2)
-    masses = _positive(joint.sum(axis=1 - axis), axis)
-    return (joint * _function(h, joint.shape)).sum(axis=1 - axis) / masses
+    masses = _checks.positive(joint.sum(axis=1 - axis), axis)
+    return (joint * _checks.function(h, joint.shape)).sum(axis=1 - axis) / masses
 
 
 def center(table: ArrayLike, h: ArrayLike, axis: int) -> NDArray[np.float64]:
@@ -130,7 +130,7 @@ class MarkovSVD:
         tuple of two ndarray, shape (r,)
             u and v.
         """
-        weighted = self.table * _function(h, self.table.shape)
+        weighted = self.table * _checks.function(h, self.table.shape)
         return self.alpha.T @ weighted.sum(axis=1), self.beta.T @ weighted.sum(axis=0)
 
 
@@ -168,8 +168,8 @@ def markov_svd(table: ArrayLike) -> MarkovSVD:
     >>> svd.alpha.round(12).tolist()
     [[1.0, 1.0], [1.0, -1.0]]
     """
-    joint = _joint(table)
-    root_x, root_y = (np.sqrt(_positive(joint.sum(axis=1 - a), a)) for a in (0, 1))
+    joint = _checks.joint(table)
+    root_x, root_y = (np.sqrt(_checks.positive(joint.sum(axis=1 - a), a)) for a in (0, 1))
     complement_x, complement_y = _complement(root_x), _complement(root_y)
     inner = complement_x.T @ (joint / root_x[:, None] / root_y) @ complement_y
     left, values, right = np.linalg.svd(inner, full_matrices=False)
@@ -238,9 +238,9 @@ def components(table: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     >>> rows.tolist(), columns.tolist()
     ([0, 1], [0, 1, 0])
     """
-    joint = _joint(table)
+    joint = _checks.joint(table)
     for a in (0, 1):
-        _positive(joint.sum(axis=1 - a), a)
+        _checks.positive(joint.sum(axis=1 - a), a)
     x, y = np.nonzero(joint)
     m, l = joint.shape
     graph = csr_array((np.ones(len(x)), (x, m + y)), shape=(m + l, m + l))
@@ -272,8 +272,7 @@ def dependent_table(m: int, s: float) -> NDArray[np.float64]:
     >>> dependent_table(2, 0.5).tolist()
     [[0.375, 0.125], [0.125, 0.375]]
     """
-    if isinstance(m, bool) or not isinstance(m, (int, np.integer)) or m < 1:
-        raise ValueError(f"m = {m!r}: pass an integer >= 1")
+    m = _checks.count(m, "m", least=1)
     if not 0 <= s <= 1:
         raise ValueError(f"s = {s!r}: pass a number from 0 to 1")
     return (np.full((m, m), (1 - s) / m) + s * np.eye(m)) / m
@@ -363,7 +362,7 @@ def table_with_singular_values(
         _checks.masses(v, name, ndim=1)
         for v, name in ((row_marginal, "row_marginal"), (column_marginal, "column_marginal"))
     ]
-    row, column = (_positive(v / v.sum(), a) for a, v in enumerate(marginals))
+    row, column = (_checks.positive(v / v.sum(), a) for a, v in enumerate(marginals))
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or len(values) > min(len(row), len(column)) - 1:
         raise ValueError(f"values has shape {values.shape}: pass at most min(m, l) - 1 numbers")
@@ -375,35 +374,6 @@ def table_with_singular_values(
         cell = tuple(int(i) for i in np.unravel_index(ratio.argmin(), ratio.shape))
         raise ValueError(f"cell {cell} would be negative: multiply the values by at most {-1 / ratio.min():.6g}")
     return row[:, None] * column * np.maximum(1 + ratio, 0)
-
-
-def _joint(table):
-    joint = _checks.table(table)
-    if joint.ndim != 2:
-        raise ValueError(f"table has {joint.ndim} axes: the operators are defined for 2 variables")
-    return joint
-
-
-def _positive(masses, axis):
-    empty = np.flatnonzero(masses == 0)
-    if empty.size:
-        raise ValueError(
-            f"{('row', 'column')[axis]} {empty[0]} (axis {axis}) has no mass: conditional means given"
-            " that value are undefined; drop or merge it"
-        )
-    return masses
-
-
-def _function(h, shape):
-    values = np.asarray(h)
-    if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
-        raise ValueError("h: pass finite real numbers")
-    if values.ndim != 2 or any(a not in (1, b) for a, b in zip(values.shape, shape, strict=True)):
-        raise ValueError(
-            f"h has shape {values.shape}: pass shape {shape}, h[:, None] for a function of x, h[None, :]"
-            " for a function of y"
-        )
-    return values.astype(float)
 
 
 def _complement(unit):

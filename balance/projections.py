@@ -265,8 +265,8 @@ def data_balance(
     if (steps is None) == (tol is None):
         raise ValueError("give exactly one of steps (a number of half-steps) and tol (an error)")
     for name, value in (("steps", steps), ("max_steps", max_steps)):
-        if value is not None and (not isinstance(value, (int, np.integer)) or value < 0):
-            raise ValueError(f"{name} = {value!r}: pass an integer >= 0")
+        if value is not None:
+            _checks.count(value, name)
     if tol is not None and not 0 < tol < 1:
         raise ValueError(f"tol = {tol!r}: pass a total variation distance between 0 and 1")
     state, history, iterates, reason, obstruction = _dense.run(

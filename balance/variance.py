@@ -52,8 +52,8 @@ def centered(table: ArrayLike, h: ArrayLike, steps: int, first: int = 0) -> NDAr
     >>> centered([[6, 2], [3, 9]], [[1, -2], [0.5, 3]], steps=1).round(9).tolist()
     [[0.75, -2.25], [-1.875, 0.625]]
     """
-    joint, values = _law(table, h)
-    steps, first = _half_steps(steps), _checks.axis(first, 2, "first")
+    joint, values = _checks.law(table, h)
+    steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
     for j in range(steps, 0, -1):
         values = center(joint, values, (first + j - 1) % 2)
     return values
@@ -86,7 +86,7 @@ def balanced_variance(table: ArrayLike, h: ArrayLike, steps: int, first: int = 0
     >>> [round(balanced_variance([[6, 2], [3, 9]], [[1, -2], [0.5, 3]], k), 4) for k in range(5)]
     [2.4619, 1.3781, 1.5332, 1.3622, 1.3714]
     """
-    return _variance(_law(table, h)[0], centered(table, h, steps, first))
+    return _variance(_checks.law(table, h)[0], centered(table, h, steps, first))
 
 
 def variance_closed_form(table: ArrayLike, h: ArrayLike, steps: float, first: int = 0) -> float:
@@ -127,8 +127,8 @@ def variance_closed_form(table: ArrayLike, h: ArrayLike, steps: float, first: in
     >>> [round(variance_closed_form([[6, 2], [3, 9]], [[1, -2], [0.5, 3]], k), 6) for k in (1, 2, math.inf)]
     [1.378125, 1.533178, 1.36125]
     """
-    joint, values = _law(table, h)
-    steps = steps if steps == math.inf else _half_steps(steps)
+    joint, values = _checks.law(table, h)
+    steps = steps if steps == math.inf else _checks.count(steps, "steps")
     if _checks.axis(first, 2, "first") == 1:
         joint, values = joint.T, values.T
     if steps == 0:
@@ -179,7 +179,7 @@ def limit_influence(table: ArrayLike, h: ArrayLike) -> NDArray[np.float64]:
     >>> limit_influence([[1, 1], [1, 1]], [[0, 0], [0, 4]]).round(9).tolist()
     [[1.0, -1.0], [-1.0, 1.0]]
     """
-    joint, values = _law(table, h)
+    joint, values = _checks.law(table, h)
     m, l = joint.shape
     given_x, given_y = joint / joint.sum(axis=1, keepdims=True), (joint / joint.sum(axis=0)).T
     equations = np.block([[np.eye(m), given_x], [given_y, np.eye(l)]])
@@ -214,7 +214,7 @@ def limit_variance(table: ArrayLike, h: ArrayLike) -> float:
     >>> round(limit_variance([[6, 2], [3, 9]], [[1, -2], [0.5, 3]]), 6)
     1.36125
     """
-    return _variance(_law(table, h)[0], limit_influence(table, h))
+    return _variance(_checks.law(table, h)[0], limit_influence(table, h))
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,7 @@ def decomposition(sample: ArrayLike, table: ArrayLike, h: ArrayLike, steps: int,
         for axis in (0, 1):
             _checks.target(np.ones(sample.shape[axis]), masses, axis, f"{name}, positive marginal")
     _checks.values(h, table.shape, "h")
-    steps, first = _half_steps(steps), _checks.axis(first, 2, "first")
+    steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
     exact = object in (sample.dtype, table.dtype, h.dtype)
     number = np.vectorize(Fraction, otypes=[object]) if exact else np.float64
     sample, table, h = number(sample), number(table), number(h)
@@ -302,19 +302,5 @@ def decomposition(sample: ArrayLike, table: ArrayLike, h: ArrayLike, steps: int,
     return Decomposition(((current - law) * h).sum(), linear, tuple(remainders))
 
 
-def _law(table, h):
-    """Return the normalized table and h as an array of its shape, both checked."""
-    for axis in (0, 1):
-        conditional_mean(table, h, axis)
-    joint = _checks.table(table)
-    return joint, np.broadcast_to(np.asarray(h, dtype=float), joint.shape)
-
-
 def _variance(joint, values):
     return float(np.sum(joint * (values - np.sum(joint * values)) ** 2))
-
-
-def _half_steps(steps):
-    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 0:
-        raise ValueError(f"steps = {steps!r}: pass a number of half-steps, an integer >= 0")
-    return int(steps)
