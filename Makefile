@@ -10,10 +10,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test unit chapter lab sync clean
+.PHONY: help setup book test unit chapter lab sync experiments clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: $(READY) ## create .venv with the pinned environment
 
@@ -53,6 +53,9 @@ lab: $(READY) ## open the chapters in JupyterLab
 sync: $(READY) ## write the first cell of each chapter, normalize and format the notebooks
 	$(BIN)/python book/tools/sync.py
 	$(BIN)/ruff format .
+
+experiments: $(READY) ## measure what balance/data/results lacks; remove a table to measure it anew
+	PYTHONPATH=. $(BIN)/python experiments/contrastive.py
 
 clean: ## remove what the commands made, except .venv
 	rm -rf build _build .hypothesis .pytest_cache .ruff_cache book/.ruff_cache

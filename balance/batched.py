@@ -7,6 +7,7 @@ for the processor's cache, with one scaling vector per axis and table; the block
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -18,11 +19,35 @@ _BLOCK_BYTES = 1 << 21
 _SMALL_TABLE = 256
 
 
-class Many(NamedTuple):
-    """Result of `balance_many`."""
+@dataclass(frozen=True)
+class Many:
+    """Result of `balance_many`: scaling vectors, from which the tables are made when asked for.
 
-    tables: NDArray[np.float64]
-    seen: NDArray[np.bool_]
+    Attributes
+    ----------
+    start : ndarray, shape (B, m, l)
+        The tables that were given, not copied.
+    scalings : tuple of two ndarray, shapes (B, m) and (B, l)
+        A balanced table is ``start[b] * outer(scalings[0][b], scalings[1][b])``.
+    seen : ndarray of bool, shape (B,)
+        False off the event S.
+    """
+
+    start: NDArray = field(repr=False)
+    scalings: tuple[NDArray[np.float64], NDArray[np.float64]] = field(repr=False)
+    seen: NDArray[np.bool_] = field(repr=False)
+
+    @property
+    def tables(self) -> NDArray[np.float64]:
+        """The balanced tables, shape (B, m, l), each of total mass 1; made anew at each call."""
+        out = np.empty(self.start.shape)
+
+        def work(block: slice) -> None:
+            np.multiply(self.start[block], self.scalings[0][block, :, None], out=out[block])
+            out[block] *= self.scalings[1][block, None, :]
+
+        _for_blocks(work, self.start)
+        return out
 
 
 class Means(NamedTuple):
@@ -52,7 +77,7 @@ def balance_many(tables: ArrayLike, targets: Sequence[ArrayLike], *, steps: int,
     Returns
     -------
     Many
-        ``tables`` (B, m, l), each of total mass 1, and ``seen`` (B,), False off the event S.
+        Scaling vectors of each table, ``tables`` (B, m, l) on demand, and ``seen`` (B,), False off the event S.
 
     Raises
     ------
@@ -72,7 +97,7 @@ def balance_many(tables: ArrayLike, targets: Sequence[ArrayLike], *, steps: int,
     [True, False]
     """
     tables, targets, first = _validated(tables, targets, steps, first)
-    out = np.empty(tables.shape)
+    found = np.empty(tables.shape[:2]), np.empty(tables.shape[::2])
     seen = np.empty(len(tables), dtype=bool)
 
     def work(block: slice) -> None:
@@ -80,11 +105,10 @@ def balance_many(tables: ArrayLike, targets: Sequence[ArrayLike], *, steps: int,
         _steps(kernel, scalings, sums, targets, steps, first)
         kept = np.flatnonzero(~seen[block] | (steps == 0))
         scalings[0][kept], scalings[1][kept] = 1 / sums[0][kept].sum(axis=1, keepdims=True), 1
-        np.multiply(kernel, scalings[0][:, :, None], out=out[block])
-        out[block] *= scalings[1][:, None, :]
+        found[0][block], found[1][block] = scalings
 
     _for_blocks(work, tables)
-    return Many(out, seen)
+    return Many(tables, found, seen)
 
 
 def balanced_means(

@@ -1,0 +1,144 @@
+"""Measure the contrastive losses on the icons: python experiments/contrastive.py [training|marginals|variance] ...
+
+Each cell of a grid is measured once; a table in balance/data/results that lacks cells is completed.
+"""
+
+import multiprocessing
+import os
+import sys
+import time
+from dataclasses import replace
+from functools import cache
+from itertools import product
+
+import torch
+
+from balance.contrastive import balanced_loss, marginals
+from balance.icons import ENCODERS
+from balance.results import Writer
+from balance.training import CPU, Benchmark, Heads, icon_benchmark, train
+
+SEEDS = range(4)
+STEPS = (0, 1, 2)
+MORE_STEPS = (3, 5, 10)
+PRESETS = [CPU, replace(CPU, batch_size=512, iterations=300)]
+LONG = replace(CPU, iterations=3000, checkpoints=10)
+BATCHES = 100
+
+GRIDS = {
+    "training": [
+        {"encoder": encoder, "batch_size": p.batch_size, "length": p.iterations, "steps": k, "seed": seed}
+        for seed, p, encoder, k in [
+            *product(SEEDS, PRESETS, ENCODERS, STEPS),
+            *product(SEEDS, [CPU], ["good", "poor"], MORE_STEPS),
+            *product(SEEDS[:2], [LONG], ["good", "poor"], STEPS),
+        ]
+    ],
+    "marginals": [
+        {"encoder": encoder, "heads": heads, "seed": seed}
+        for seed in SEEDS[:2]
+        for encoder, heads in product(ENCODERS, ["initial", "k = 0", "k = 1", "k = 2"])
+    ],
+    "variance": [
+        {"encoder": encoder, "heads": heads, "batch_size": size, "seed": seed}
+        for seed in SEEDS[:2]
+        for encoder, heads, size in product(["good", "poor"], ["initial", "trained"], [32, 128, 512])
+    ],
+}
+
+
+@cache
+def benchmark(encoder: str) -> Benchmark:
+    return icon_benchmark(encoder)
+
+
+@cache
+def trained_heads(encoder: str, steps: int | None, seed: int) -> Heads:
+    """Heads after training with batches of 128, or, without steps, before."""
+    preset = CPU if steps is not None else replace(CPU, iterations=0, checkpoints=1)
+    return train(benchmark(encoder), replace(preset, checkpoints=1), steps=steps or 0, seed=seed).heads
+
+
+def measure_training(cell: dict, stop: int | None = None) -> list[dict]:
+    """One row for each checkpoint of a run."""
+    preset = next(p for p in [*PRESETS, LONG] if (p.batch_size, p.iterations) == (cell["batch_size"], cell["length"]))
+    run = train(benchmark(cell["encoder"]), preset, steps=cell["steps"], seed=cell["seed"], stop=stop)
+    return [cell | entry for entry in run.history]
+
+
+def measure_marginals(cell: dict) -> list[dict]:
+    """Total variation of the marginals of contrast matrices from uniform after k steps, mean of 20 batches of 128."""
+    steps = None if cell["heads"] == "initial" else int(cell["heads"][-1])
+    heads = trained_heads(cell["encoder"], steps, cell["seed"])
+    with torch.no_grad():
+        scores = torch.stack([heads(*batch) for batch in batches(benchmark(cell["encoder"]), 128, 20)])
+    rows = []
+    for k in range(5):
+        errors = [(margin - 1 / 128).abs().sum(-1).mean().item() / 2 for margin in marginals(scores, steps=k)]
+        rows.append(cell | {"k": k, "rows": errors[0], "columns": errors[1]})
+    return rows
+
+
+def measure_variance(cell: dict, steps=(0, 1, 2, 3, 5, 10), number: int = BATCHES) -> list[dict]:
+    """Mean and variance over batches of L_k and of its gradient in the weights of the heads.
+
+    The variance of a gradient is the trace of its covariance matrix; its squared mean is corrected for the
+    variance of the average.
+    """
+    heads = trained_heads(cell["encoder"], None if cell["heads"] == "initial" else 1, cell["seed"])
+    weights = list(heads.parameters())
+    count = {k: [] for k in steps}
+    sums = {k: torch.zeros(sum(w.numel() for w in weights)) for k in steps}
+    squares = dict.fromkeys(steps, 0.0)
+    for batch in batches(benchmark(cell["encoder"]), cell["batch_size"], number):
+        scores = heads(*batch)
+        for k in steps:
+            loss = balanced_loss(scores, steps=k)
+            gradients = torch.autograd.grad(loss, weights, retain_graph=k != steps[-1])
+            gradient = torch.cat([g.flatten() for g in gradients])
+            count[k].append(loss.item())
+            sums[k] += gradient
+            squares[k] += gradient.square().sum().item()
+    rows = []
+    for k in steps:
+        losses = torch.tensor(count[k])
+        variance = (squares[k] - sums[k].square().sum().item() / number) / (number - 1)
+        size = (sums[k] / number).square().sum().item() - variance / number
+        rows.append(
+            cell
+            | {"k": k, "loss": losses.mean().item(), "loss_variance": losses.var().item()}
+            | {"gradient_squared": size, "gradient_variance": variance, "relative_variance": variance / size}
+        )
+    return rows
+
+
+def batches(data: Benchmark, size: int, number: int):
+    """Independent batches of training pairs, without repetition within a batch."""
+    generator = torch.Generator().manual_seed(2024)
+    for _ in range(number):
+        rows = torch.randperm(len(data.train[0]), generator=generator)[:size].numpy()
+        yield data.train[0][rows], data.train[1][rows]
+
+
+MEASURES = {"training": measure_training, "marginals": measure_marginals, "variance": measure_variance}
+
+
+def measure(task: tuple[str, dict]) -> list[dict]:
+    torch.set_num_threads(1)
+    return MEASURES[task[0]](task[1])
+
+
+def main(names):
+    for name in names or GRIDS:
+        command = "make experiments"
+        writer = Writer(f"contrastive_{name}", GRIDS[name][0], command, ["numpy", "torch"])
+        missing = [(name, cell) for cell in GRIDS[name] if cell not in writer]
+        start = time.monotonic()
+        with multiprocessing.get_context("spawn").Pool(min(2, os.cpu_count())) as pool:
+            for done, rows in enumerate(pool.imap_unordered(measure, missing), 1):
+                writer.add(rows)
+                print(f"{name}: {done} of {len(missing)} cells, {time.monotonic() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,71 @@
+"""One row of each table of results, measured again.
+
+Tolerances: losses within 2 percent and shares within 0.02, since arithmetic differs from machine to machine.
+"""
+
+import numpy as np
+import pytest
+
+from balance.results import load_results
+from experiments import contrastive as experiments
+
+SHARES = ("zero_shot", "image_to_text", "text_to_image", "cured", "probe")
+
+
+def stored(name, row):
+    keys = {key: value for key, value in row.items() if key in (*experiments.GRIDS[name][0], "iteration", "k")}
+    found = load_results(f"contrastive_{name}").where(**keys)
+    assert len(found) == 1
+    return {column: found[column][0] for column in found.columns if column not in keys}
+
+
+def test_training():
+    cell = {"encoder": "good", "batch_size": 128, "length": 600, "steps": 2, "seed": 0}
+    assert cell in experiments.GRIDS["training"]
+    row = experiments.measure_training(cell, stop=100)[-1]
+    assert row["iteration"] == 100
+    for column, value in stored("training", row).items():
+        tolerance = {"abs": 0.02} if column.startswith(SHARES) else {"rel": 0.02}
+        assert row[column] == pytest.approx(value, **tolerance), column
+
+
+def test_marginals():
+    cell = {"encoder": "good", "heads": "initial", "seed": 0}
+    assert cell in experiments.GRIDS["marginals"]
+    for row in experiments.measure_marginals(cell):
+        for column, value in stored("marginals", row).items():
+            assert row[column] == pytest.approx(value, abs=0.005), (row["k"], column)
+
+
+def test_variance():
+    cell = {"encoder": "good", "heads": "initial", "batch_size": 32, "seed": 0}
+    assert cell in experiments.GRIDS["variance"]
+    for row in experiments.measure_variance(cell):
+        for column, value in stored("variance", row).items():
+            assert row[column] == pytest.approx(value, rel=0.05), (row["k"], column)
+
+
+@pytest.mark.parametrize("name", experiments.GRIDS)
+def test_tables_are_complete(name):
+    results = load_results(f"contrastive_{name}")
+    cells = {tuple(str(results[key][i]) for key in experiments.GRIDS[name][0]) for i in range(len(results))}
+    assert cells == {tuple(map(str, cell.values())) for cell in experiments.GRIDS[name]}
+
+
+def test_variance_of_the_gradient_is_the_trace_of_its_covariance():
+    """Against a matrix of all gradients, for few batches."""
+    cell = {"encoder": "good", "heads": "initial", "batch_size": 32, "seed": 0}
+    row = experiments.measure_variance(cell, steps=(2,), number=5)[0]
+    import torch
+
+    from balance.contrastive import balanced_loss
+
+    heads = experiments.trained_heads("good", None, 0)
+    gradients = []
+    for batch in experiments.batches(experiments.benchmark("good"), 32, 5):
+        heads.zero_grad()
+        balanced_loss(heads(*batch), steps=2).backward()
+        gradients.append(torch.cat([w.grad.flatten() for w in heads.parameters()]).double().numpy())
+    assert row["gradient_variance"] == pytest.approx(np.var(gradients, axis=0, ddof=1).sum(), rel=1e-4)
+    square = (np.mean(gradients, axis=0) ** 2).sum() - row["gradient_variance"] / 5
+    assert row["gradient_squared"] == pytest.approx(square, rel=1e-3)
