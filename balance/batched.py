@@ -101,10 +101,10 @@ def balance_many(tables: ArrayLike, targets: Sequence[ArrayLike], *, steps: int,
     seen = np.empty(len(tables), dtype=bool)
 
     def work(block: slice) -> None:
-        kernel, scalings, sums, seen[block] = _start(tables, block)
-        _steps(kernel, scalings, sums, targets, steps, first)
+        kernel, scalings, sums, totals = _start(tables, block, first)
+        seen[block] = _steps(kernel, scalings, sums, targets, steps, first)
         kept = np.flatnonzero(~seen[block] | (steps == 0))
-        scalings[0][kept], scalings[1][kept] = 1 / sums[0][kept].sum(axis=1, keepdims=True), 1
+        scalings[0][kept], scalings[1][kept] = 1 / totals[kept, None], 1
         found[0][block], found[1][block] = scalings
 
     _for_blocks(work, tables)
@@ -154,15 +154,16 @@ def balanced_means(
     seen = np.empty(len(tables), dtype=bool)
 
     def work(block: slice) -> None:
-        kernel, scalings, sums, seen[block] = _start(tables, block)
+        kernel, scalings, sums, totals = _start(tables, block, first)
         weighted = kernel * h
         out = values[block]
-        out[:, 0] = weighted.sum(axis=(1, 2)) / sums[0].sum(axis=1)
+        out[:, 0] = weighted.sum(axis=(1, 2)) / totals
+        inner = np.empty(scalings[0].shape)
 
         def record(k: int) -> None:
-            out[:, k] = (scalings[0] * _contract(weighted, scalings[1], 1)).sum(axis=1)
+            out[:, k] = (scalings[0] * _contract(weighted, scalings[1], 0, inner)).sum(axis=1)
 
-        _steps(kernel, scalings, sums, targets, steps, first, record)
+        seen[block] = _steps(kernel, scalings, sums, targets, steps, first, record)
         out[~seen[block], 1:] = out[~seen[block], :1]
 
     _for_blocks(work, tables)
@@ -192,40 +193,50 @@ def _for_blocks(work: Callable[[slice], None], tables: NDArray) -> None:
         list(pool.map(work, blocks))
 
 
-def _start(tables, block):
-    """Return (tables as floats, scalings of ones, both marginals, which tables have no empty one)."""
+def _start(tables, block, first):
+    """Return (tables as floats, scalings of ones, marginals with those of the first axis set, totals)."""
     kernel = tables[block].astype(np.float64, copy=False)
     scalings = [np.ones((len(kernel), size)) for size in kernel.shape[1:]]
-    sums = [_contract(kernel, scalings[1 - axis], 1 - axis) for axis in (0, 1)]
-    totals = sums[0].sum(axis=1)
-    for wrong, what in (
-        (~np.isfinite(totals), "has an entry that is not finite"),
-        (kernel.min(axis=(1, 2)) < 0, "has a negative entry"),
-        (totals == 0, "has no mass"),
-    ):
-        if wrong.any():
-            raise ValueError(f"tables[{block.start + int(np.argmax(wrong))}] {what}")
-    seen = (sums[0] > 0).all(axis=1) & (sums[1] > 0).all(axis=1)
-    return kernel, scalings, sums, seen
+    sums = [np.empty(scaling.shape) for scaling in scalings]
+    totals = _contract(kernel, scalings[1 - first], first, sums[first]).sum(axis=1)
+    if not (np.isfinite(totals).all() and kernel.min() >= 0 and totals.all()):
+        for wrong, what in (
+            (~np.isfinite(totals), "has an entry that is not finite"),
+            (kernel.min(axis=(1, 2)) < 0, "has a negative entry"),
+            (totals == 0, "has no mass"),
+        ):
+            if wrong.any():
+                raise ValueError(f"tables[{block.start + int(np.argmax(wrong))}] {what}")
+    return kernel, scalings, sums, totals
 
 
-def _contract(kernel, scaling, axis):
-    """Return the sums over one axis of each table, weighted by its scaling vector on that axis."""
-    if kernel[0].size <= _SMALL_TABLE:
-        return np.einsum("bxy,bx->by" if axis == 0 else "bxy,by->bx", kernel, scaling)
+def _contract(kernel, scaling, axis, out):
+    """Write to `out` the sums of each table on an axis, weighted by its scaling vector on the other one."""
+    if kernel.shape[1] * kernel.shape[2] <= _SMALL_TABLE:
+        return np.einsum("bxy,by->bx" if axis == 0 else "bxy,bx->by", kernel, scaling, out=out)
     if axis == 0:
-        return np.matmul(scaling[:, None, :], kernel)[:, 0]
-    return np.matmul(kernel, scaling[:, :, None])[:, :, 0]
+        np.matmul(kernel, scaling[:, :, None], out=out[:, :, None])
+    else:
+        np.matmul(scaling[:, None, :], kernel, out=out[:, None, :])
+    return out
 
 
 def _steps(kernel, scalings, sums, targets, steps, first, record=None):
-    """Do the half-steps on `scalings`; off the event S they become infinite or nan."""
-    axis, current = first, sums[first]
+    """Do the half-steps on `scalings`; return which tables have no empty row or column.
+
+    Of the others the scalings become infinite or nan. With fewer than two half-steps the marginals are looked at
+    all the same.
+    """
+    seen = np.ones(len(kernel), dtype=bool)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        for k in range(1, steps + 1):
-            scalings[axis] = targets[axis] / current
-            if record:
-                record(k)
-            if k < steps:
-                current = _contract(kernel, scalings[axis], axis)
-            axis = 1 - axis
+        for k in range(1, max(steps, 2) + 1):
+            axis = (first + k - 1) % 2
+            if k > 1:
+                _contract(kernel, scalings[1 - axis], axis, sums[axis])
+            if k <= 2:
+                seen &= sums[axis].min(axis=1) > 0
+            if k <= steps:
+                np.divide(targets[axis], sums[axis], out=scalings[axis])
+                if record:
+                    record(k)
+    return seen
