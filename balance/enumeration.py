@@ -216,6 +216,7 @@ def simulated_mse(
     """
     joint, h = _checks.law(table, h)
     steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
+    n = _checks.count(n, "n", least=1)
     targets, truth = (joint.sum(axis=1), joint.sum(axis=0)), np.sum(joint * h)
     influences = np.array([centered(joint, h, k, first=first).ravel() for k in range(steps + 1)])
     means = influences @ joint.ravel()
@@ -225,7 +226,7 @@ def simulated_mse(
     sums = np.zeros((3, steps + 1))
     batch = max(1, _BATCH_NUMBERS // joint.size)
     for start in range(0, draws, batch):
-        counts = rng.multinomial(_checks.count(n, "n", least=1), joint.ravel(), size=min(batch, draws - start))
+        counts = rng.multinomial(n, joint.ravel(), size=min(batch, draws - start))
         first_order = counts @ influences.T / n - means
         tables = counts.reshape(-1, *joint.shape)
         errors = balanced_means(tables, h, targets, steps=steps, first=first).values - truth

@@ -315,13 +315,13 @@ def _lines(text):
     return text.tobytes().decode().split("\n")
 
 
-def _unpack(packed):
-    return np.stack([packed >> 4, packed & 15], axis=-1).reshape(len(packed), 32, 32)
+def _unpack(packed, side=32):
+    return np.stack([packed >> 4, packed & 15], axis=-1).reshape(len(packed), side, side)
 
 
 def _enlarge(packed):
     """Digits of 8 x 8 pixels as 24 x 24 in the middle of 32 x 32, by linear interpolation."""
-    small = np.stack([packed >> 4, packed & 15], axis=-1).reshape(len(packed), 8, 8).astype(np.float64)
+    small = _unpack(packed, 8).astype(np.float64)
     at = np.clip((np.arange(24) + 0.5) / 3 - 0.5, 0, 7)
     weights = np.maximum(1 - np.abs(at[:, None] - np.arange(8)), 0)
     large = np.einsum("ia,nab,jb->nij", weights, small, weights)

@@ -220,7 +220,11 @@ def importance_weighted(tables: ArrayLike, targets: Sequence[ArrayLike]) -> NDAr
     [[0.45, 0.15], [0.1, 0.3]]
     """
     tables, (q_x, q_y) = _stack(tables, targets)
-    return tables * ratio(*_shared(q_x, tables.sum(-1)))[..., None] * ratio(*_shared(q_y, tables.sum(-2)))[..., None, :]
+    return (
+        tables
+        * ratio(*np.broadcast_arrays(q_x, tables.sum(-1)))[..., None]
+        * ratio(*np.broadcast_arrays(q_y, tables.sum(-2)))[..., None, :]
+    )
 
 
 def importance_mse(table: ArrayLike, h: ArrayLike, n: int, targets: Sequence[ArrayLike]) -> float:
@@ -447,7 +451,7 @@ def soft_balance(
     steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
     if not 0 < weight <= 1:
         raise ValueError(f"weight = {weight!r}: pass an exponent in (0, 1]")
-    targets = [_shared(q, tables.sum(-1 - a))[0] for a, q in enumerate(targets)]
+    targets = [np.broadcast_arrays(q, tables.sum(-1 - a))[0] for a, q in enumerate(targets)]
     scalings = [np.ones(q.shape) for q in targets]
     for j in range(steps):
         axis = (first + j) % 2
@@ -481,8 +485,3 @@ def _stack(tables, targets, empty=False):
                 f"targets[{a}] has mass on an empty {('row', 'column')[a]}, where no rescaling can put any"
             )
     return tables / totals, [q / q.sum(axis=-1, keepdims=True) for q in vectors]
-
-
-def _shared(target, current):
-    """Return a target and a marginal, or stacks of them, in one shape."""
-    return np.broadcast_arrays(target, current)

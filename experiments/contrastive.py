@@ -55,8 +55,8 @@ def benchmark(encoder: str) -> Benchmark:
 @cache
 def trained_heads(encoder: str, steps: int | None, seed: int) -> Heads:
     """Heads after training with batches of 128, or, without steps, before."""
-    preset = CPU if steps is not None else replace(CPU, iterations=0, checkpoints=1)
-    return train(benchmark(encoder), replace(preset, checkpoints=1), steps=steps or 0, seed=seed).heads
+    preset = replace(CPU, iterations=0 if steps is None else CPU.iterations, checkpoints=1)
+    return train(benchmark(encoder), preset, steps=steps or 0, seed=seed).heads
 
 
 def measure_training(cell: dict, stop: int | None = None) -> list[dict]:
