@@ -11,11 +11,13 @@ from balance.projections import (
     project,
     total_variation,
 )
+from balance.samples import Samples
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BalanceResult",
+    "Samples",
     "data_balance",
     "kl_divergence",
     "marginal",

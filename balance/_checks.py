@@ -2,28 +2,35 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 
 _TOTALS_AGREE = 1e-9
 
 
 def masses(values: ArrayLike, name: str, ndim: int | None = None) -> NDArray[np.float64]:
     """Return `values` as a new float64 array of finite, non-negative entries with a positive sum."""
+    if sparse.issparse(values):
+        raise ValueError(f"{name} is sparse: pass a dense array, such as {name}.toarray()")
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name} has dtype {array.dtype}: pass real numbers")
     array = array.astype(np.float64)
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name} has {array.ndim} axes, expected {ndim}")
+    finite_masses(array, lambda wrong: entry(name, np.argwhere(wrong)[0]), name)
+    return array
+
+
+def finite_masses(values: NDArray[np.float64], locate, name: str) -> None:
+    """Raise unless the values are finite, >= 0 and not all 0; `locate` names the first of the wrong ones."""
     for wrong, what in (
-        (~np.isfinite(array), "is not a finite number: remove or impute it"),
-        (array < 0, "is negative: masses are >= 0"),
+        (~np.isfinite(values), "is not a finite number: remove or impute it"),
+        (values < 0, "is negative: masses are >= 0"),
     ):
         if wrong.any():
-            index = tuple(int(i) for i in np.argwhere(wrong)[0])
-            raise ValueError(f"{entry(name, index)} = {array[index]} {what}")
-    if not array.sum() > 0:
+            raise ValueError(f"{locate(wrong)} = {values[wrong][0]} {what}")
+    if not values.sum() > 0:
         raise ValueError(f"{name} has no mass: at least one entry must be positive")
-    return array
 
 
 def table(values: ArrayLike, name: str = "table") -> NDArray[np.float64]:
@@ -31,16 +38,54 @@ def table(values: ArrayLike, name: str = "table") -> NDArray[np.float64]:
     array = masses(values, name)
     if array.ndim < 2:
         raise ValueError(f"{name} has {array.ndim} axes: a table has at least 2")
-    start = array / array.max()
+    return normalized(array, lambda wrong: entry(name, np.argwhere(wrong)[0]))
+
+
+def normalized(values: NDArray[np.float64], locate) -> NDArray[np.float64]:
+    """Return masses divided by their sum; `locate` names the first that would be lost."""
+    start = values / values.max()
     start /= start.sum()
-    lost = (array > 0) & (start < np.finfo(np.float64).tiny)
+    lost = (values > 0) & (start < np.finfo(np.float64).tiny)
     if lost.any():
-        index = tuple(int(i) for i in np.argwhere(lost)[0])
         raise ValueError(
-            f"{entry(name, index)} = {array[index]:.3g} is lost in double precision beside the largest"
-            f" entry {array.max():.3g}: set it to 0, or raise it"
+            f"{locate(lost)} = {values[lost][0]:.3g} is lost in double precision beside the largest"
+            f" entry {values.max():.3g}: set it to 0, or raise it"
         )
     return start
+
+
+def sparse_table(values: sparse.sparray | sparse.spmatrix, name: str = "table") -> sparse.csr_array:
+    """Return a copy of a sparse table in compressed rows, normalized to total mass 1."""
+    if values.ndim != 2:
+        raise ValueError(f"{name} is sparse with {values.ndim} axes: pass 2, or Samples for more")
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{name} has dtype {values.dtype}: pass real numbers")
+    array = sparse.csr_array(values, dtype=np.float64, copy=True)
+    array.sum_duplicates()
+
+    def locate(wrong):
+        at = int(np.flatnonzero(wrong)[0])
+        row = int(np.searchsorted(array.indptr, at, side="right")) - 1
+        return entry(name, (row, array.indices[at]))
+
+    finite_masses(array.data, locate, name)
+    array.data = normalized(array.data, locate)
+    return array
+
+
+def codes(values: ArrayLike, name: str) -> NDArray[np.intp]:
+    """Return codes of records: integers >= 0, one for each."""
+    array = np.asarray(values)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"{name} has shape {array.shape}: pass one code per record")
+    if array.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name} has dtype {array.dtype}: pass integer codes, such as numpy.unique(labels, return_inverse=True)[1]"
+        )
+    if array.min() < 0:
+        at = int(np.argmin(array))
+        raise ValueError(f"{name}[{at}] = {array[at]}: codes are >= 0")
+    return array.astype(np.intp)
 
 
 def joint(values: ArrayLike) -> NDArray[np.float64]:
@@ -106,11 +151,11 @@ def count(value: int, name: str, least: int = 0) -> int:
     return int(value)
 
 
-def targets(values, start: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """Return one target per axis of `start`, each normalized to total mass 1."""
+def targets(values, sums) -> tuple[NDArray[np.float64], ...]:
+    """Return one target per axis of a table with these marginal sums, each normalized to total mass 1."""
     values = tuple(values)
-    if len(values) != start.ndim:
-        raise ValueError(f"{len(values)} targets for a table with {start.ndim} axes: pass one each")
+    if len(values) != len(sums):
+        raise ValueError(f"{len(values)} targets for a table with {len(sums)} axes: pass one each")
     vectors = [masses(v, f"targets[{a}]", ndim=1) for a, v in enumerate(values)]
     for a, vector in enumerate(vectors):
         if abs(vector.sum() / vectors[0].sum() - 1) > _TOTALS_AGREE:
@@ -118,18 +163,17 @@ def targets(values, start: NDArray[np.float64]) -> tuple[NDArray[np.float64], ..
                 f"targets[0] sums to {vectors[0].sum():.10g} and targets[{a}] to {vector.sum():.10g}:"
                 " targets distribute one common total; rescale one of them"
             )
-    return tuple(target(v / v.sum(), start, a, f"targets[{a}]") for a, v in enumerate(vectors))
+    return tuple(target(v / v.sum(), sums, a, f"targets[{a}]") for a, v in enumerate(vectors))
 
 
-def target(vector, start: NDArray[np.float64], on: int, name: str = "target"):
-    """Return `vector` if its shape fits axis `on` of `start` and its mass can be placed there."""
-    if len(vector) != start.shape[on]:
-        raise ValueError(f"{name} has length {len(vector)}, axis {on} of the table has length {start.shape[on]}")
-    others = tuple(a for a in range(start.ndim) if a != on)
-    stranded = np.flatnonzero((vector > 0) & ~(start > 0).any(axis=others))
+def target(vector, sums, on: int, name: str = "target"):
+    """Return `vector` if its shape fits axis `on` and its mass can be placed there, given all marginal sums."""
+    if len(vector) != len(sums[on]):
+        raise ValueError(f"{name} has length {len(vector)}, axis {on} of the table has length {len(sums[on])}")
+    stranded = np.flatnonzero((vector > 0) & (sums[on] == 0))
     if stranded.size:
         i = int(stranded[0])
-        place = {0: "row", 1: "column"}.get(on, "slice") if start.ndim == 2 else "slice"
+        place = {0: "row", 1: "column"}.get(on, "slice") if len(sums) == 2 else "slice"
         raise ValueError(
             f"{name}[{i}] = {vector[i]:.6g}, but {place} {i} of the table (axis {on}) is empty: no"
             " rescaling can put mass there; drop or merge that value, or set its target to 0"
@@ -137,8 +181,8 @@ def target(vector, start: NDArray[np.float64], on: int, name: str = "target"):
     return vector
 
 
-def entry(name: str, index: tuple[int, ...]) -> str:
-    return f"{name}[{', '.join(map(str, index))}]"
+def entry(name: str, index) -> str:
+    return f"{name}[{', '.join(str(int(i)) for i in index)}]"
 
 
 def values(array: ArrayLike, shape: tuple[int, ...], name: str) -> NDArray[np.float64]:

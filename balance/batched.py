@@ -178,7 +178,7 @@ def _validated(tables, targets, steps, first):
         raise ValueError(f"tables has dtype {tables.dtype}: pass real numbers")
     first = _checks.axis(first, 2, "first")
     _checks.count(steps, "steps")
-    targets = _checks.targets(targets, np.ones(tables.shape[1:]))
+    targets = _checks.targets(targets, [np.ones(n) for n in tables.shape[1:]])
     for a, target in enumerate(targets):
         if not target.all():
             i = int(np.argmin(target))

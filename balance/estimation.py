@@ -117,7 +117,7 @@ def estimate(
         raise ValueError(f"{len(targets)} targets: pass one for x and one for y")
     labels, masses = zip(*(_target(t, f"targets[{a}]") for a, t in enumerate(targets)), strict=True)
     shape = tuple(len(v) for v in masses)
-    targets = _checks.targets(masses, np.ones(shape))
+    targets = _checks.targets(masses, [np.ones(n) for n in shape])
     x, y = (_codes(v, known, name) for v, known, name in zip((x, y), labels, "xy", strict=True))
     if len(x) != len(y):
         raise ValueError(f"x has {len(x)} records and y has {len(y)}")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from balance import _checks
-from balance._dense import ratio
+from balance._scaling import ratio
 from balance.operators import conditional_mean
 from balance.variance import balanced_variance
 
@@ -116,7 +116,7 @@ def first_order_bias(table: ArrayLike, h: ArrayLike, targets: Sequence[ArrayLike
     """
     joint, _ = _checks.law(table, h)
     parts = split(table, h, steps, first)
-    q_x, q_y = _checks.targets(targets, joint)
+    q_x, q_y = _checks.targets(targets, (joint.sum(axis=1), joint.sum(axis=0)))
     return float((q_x - joint.sum(axis=1)) @ parts.row + (q_y - joint.sum(axis=0)) @ parts.column)
 
 

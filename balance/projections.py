@@ -10,11 +10,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 from scipy.special import rel_entr
 
-from balance import _checks, _dense
+from balance import _checks, _scaling
+from balance._dense import DenseMasses
+from balance._sparse import RecordMasses, SparseMasses
+from balance.samples import Samples
 
 _ROUNDING = 1e-12
+
+Table = ArrayLike | sparse.sparray | sparse.spmatrix | Samples
+"""Masses: an array with two or more axes, a SciPy sparse table with two, or weighted records."""
 
 
 def kl_divergence(q: ArrayLike, p: ArrayLike) -> float:
@@ -73,12 +80,12 @@ def total_variation(p: ArrayLike, q: ArrayLike) -> float:
     return float(0.5 * np.abs(p - q).sum())
 
 
-def marginal(table: ArrayLike, axis: int) -> NDArray[np.float64]:
+def marginal(table: Table, axis: int) -> NDArray[np.float64]:
     """Marginal of a table: its sum over all axes but one, normalized to total mass 1.
 
     Parameters
     ----------
-    table : array_like, two or more axes
+    table : array_like or SciPy sparse array with two or more axes, or Samples
         Masses or counts, finite and >= 0, not all zero.
     axis : int
         The axis that is kept, counted from 0.
@@ -86,6 +93,7 @@ def marginal(table: ArrayLike, axis: int) -> NDArray[np.float64]:
     Returns
     -------
     ndarray, shape (table.shape[axis],)
+        For `Samples` up to the largest code.
 
     Raises
     ------
@@ -97,12 +105,11 @@ def marginal(table: ArrayLike, axis: int) -> NDArray[np.float64]:
     >>> marginal([[3, 1], [1, 5]], 0).tolist()
     [0.4, 0.6]
     """
-    start = _checks.table(table)
-    axis = _checks.axis(axis, start.ndim)
-    return start.sum(axis=tuple(a for a in range(start.ndim) if a != axis))
+    start = _read(table)
+    return start.sums(_checks.axis(axis, start.ndim))
 
 
-def project(table: ArrayLike, target: ArrayLike, axis: int) -> NDArray[np.float64]:
+def project(table: Table, target: ArrayLike, axis: int) -> NDArray[np.float64] | sparse.csr_array | Samples:
     r"""Information projection on the tables whose marginal on one axis is the target.
 
     For axis 0 (an X-step) the result is :math:`R(x, y) P_X(x) / R_X(x)`, for axis 1 (a Y-step)
@@ -111,7 +118,7 @@ def project(table: ArrayLike, target: ArrayLike, axis: int) -> NDArray[np.float6
 
     Parameters
     ----------
-    table : array_like, two or more axes
+    table : array_like or SciPy sparse array with two or more axes, or Samples
         Masses or counts R, finite and >= 0; normalized first.
     target : array_like, shape (table.shape[axis],)
         Masses >= 0; normalized first.
@@ -120,7 +127,7 @@ def project(table: ArrayLike, target: ArrayLike, axis: int) -> NDArray[np.float6
 
     Returns
     -------
-    ndarray, shape of the table
+    ndarray, csr_array or Samples, as the table
         Total mass 1.
 
     Raises
@@ -139,13 +146,14 @@ def project(table: ArrayLike, target: ArrayLike, axis: int) -> NDArray[np.float6
     >>> project([[1, 1], [1, 3]], [0.5, 0.5], axis=0).tolist()
     [[0.25, 0.25], [0.125, 0.375]]
     """
-    start = _checks.table(table)
+    start = _read(table)
     axis = _checks.axis(axis, start.ndim)
     vector = _checks.masses(target, "target", ndim=1)
-    vector = _checks.target(vector / vector.sum(), start, axis)
-    current = start.sum(axis=tuple(a for a in range(start.ndim) if a != axis))
-    shape = [-1 if a == axis else 1 for a in range(start.ndim)]
-    return start * _dense.ratio(vector, current).reshape(shape)
+    sums = [start.sums(a) for a in range(start.ndim)]
+    vector = _checks.target(vector / vector.sum(), sums, axis)
+    scalings = [np.ones(n) for n in start.shape]
+    scalings[axis] = _scaling.ratio(vector, sums[axis])
+    return start.wrap(start.values * start.spread(scalings))
 
 
 @dataclass(frozen=True)
@@ -154,8 +162,9 @@ class BalanceResult:
 
     Attributes
     ----------
-    table : ndarray
-        The balanced table, total mass 1.
+    table : ndarray, csr_array or Samples
+        The balanced table, total mass 1, of the kind that was passed: dense, sparse, or records with their balanced
+        weights.
     potentials : tuple of ndarray, one per axis
         Logarithms of the scaling vectors: ``table = start * outer(exp(potentials))`` with ``start`` the
         normalized input. A value of target 0 has potential -inf.
@@ -173,11 +182,11 @@ class BalanceResult:
         marginals) or "underflow".
     message : str
         The reason in a sentence, with what to do.
-    iterates : tuple of ndarray or None
+    iterates : tuple of tables or None
         The steps + 1 tables, from the normalized input on, if `keep_iterates`.
     """
 
-    table: NDArray[np.float64] = field(repr=False)
+    table: NDArray[np.float64] | sparse.csr_array | Samples = field(repr=False)
     potentials: tuple[NDArray[np.float64], ...] = field(repr=False)
     targets: tuple[NDArray[np.float64], ...] = field(repr=False)
     history: NDArray[np.float64] = field(repr=False)
@@ -185,7 +194,7 @@ class BalanceResult:
     converged: bool
     reason: str
     message: str
-    iterates: tuple[NDArray[np.float64], ...] | None = field(repr=False)
+    iterates: tuple[NDArray[np.float64] | sparse.csr_array | Samples, ...] | None = field(repr=False)
 
     @property
     def errors(self) -> NDArray[np.float64]:
@@ -199,7 +208,7 @@ class BalanceResult:
 
 
 def data_balance(
-    table: ArrayLike,
+    table: Table,
     targets: Sequence[ArrayLike],
     *,
     steps: int | None = None,
@@ -219,8 +228,9 @@ def data_balance(
 
     Parameters
     ----------
-    table : array_like, two or more axes
-        Masses or counts, finite and >= 0. Zeros are legal and stay zero. Not modified.
+    table : array_like with two or more axes, SciPy sparse array with two, or Samples
+        Masses or counts, finite and >= 0. Zeros are legal and stay zero. Not modified. A half-step costs as much as
+        there are cells: of a sparse table those that are stored, of `Samples` the records.
     targets : sequence of array_like, one vector per axis
         Masses >= 0 with one common total, which is normalized to 1.
     steps : int, optional
@@ -259,8 +269,9 @@ def data_balance(
     >>> data_balance([[1, 1], [1, 3]], ([0.5, 0.5], [0.5, 0.5]), steps=1).table.tolist()
     [[0.25, 0.25], [0.125, 0.375]]
     """
-    start = _checks.table(table)
-    vectors = _checks.targets(targets, start)
+    targets = tuple(targets)
+    start = _read(table, targets)
+    vectors = _checks.targets(targets, [start.sums(a) for a in range(start.ndim)])
     first = _checks.axis(first, start.ndim, "first")
     if (steps is None) == (tol is None):
         raise ValueError("give exactly one of steps (a number of half-steps) and tol (an error)")
@@ -269,12 +280,12 @@ def data_balance(
             _checks.count(value, name)
     if tol is not None and not 0 < tol < 1:
         raise ValueError(f"tol = {tol!r}: pass a total variation distance between 0 and 1")
-    state, history, iterates, reason, obstruction = _dense.run(
+    state, history, iterates, reason, obstruction = _scaling.run(
         start, vectors, steps, tol, max_steps, first, keep_iterates
     )
     errors = np.array(history)
     return BalanceResult(
-        table=state.current(),
+        table=start.wrap(state.current()),
         potentials=state.potentials(),
         targets=vectors,
         history=errors,
@@ -282,8 +293,20 @@ def data_balance(
         converged=bool(errors[-1].max() <= (_ROUNDING if tol is None else tol)),
         reason=reason,
         message=_message(reason, errors, tol, obstruction),
-        iterates=tuple(iterates) if keep_iterates else None,
+        iterates=tuple(map(start.wrap, iterates)) if keep_iterates else None,
     )
+
+
+def _read(table, targets=()) -> _scaling.Masses:
+    """Return the normalized masses of a table. The axes of records are as long as their codes and targets need."""
+    if isinstance(table, Samples):
+        known = [np.size(target) for target in targets] + [0] * len(table.codes)
+        shape = tuple(max(int(codes.max()) + 1, n) for codes, n in zip(table.codes, known, strict=False))
+        weights = _checks.normalized(table.weights, lambda wrong: _checks.entry("weights", np.argwhere(wrong)[0]))
+        return RecordMasses(table.codes, weights, shape)
+    if sparse.issparse(table):
+        return SparseMasses(_checks.sparse_table(table))
+    return DenseMasses(_checks.table(table))
 
 
 def _message(reason, errors, tol, obstruction) -> str:

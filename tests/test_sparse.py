@@ -1,0 +1,221 @@
+"""Sparse tables and records give what the dense table gives, at the cost of their cells."""
+
+import tracemalloc
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from balance import Samples, data_balance, marginal, project
+
+seeds = st.integers(0, 2**32 - 1)
+some = settings(max_examples=60, deadline=None, derandomize=True)
+FORMATS = [sparse.csr_array, sparse.csc_array, sparse.coo_array, sparse.lil_array, sparse.dok_array, sparse.csr_matrix]
+
+
+def problem(seed, density=0.5, feasible=True):
+    """A table with holes and two targets, which a table with the same holes has or need not have."""
+    rng = np.random.default_rng(seed)
+    m, l = rng.integers(2, 7, size=2)
+    support = rng.random((m, l)) < density
+    support[np.arange(max(m, l)) % m, np.arange(max(m, l)) % l] = True
+    table = rng.gamma(1.0, size=(m, l)) * support
+    other = rng.gamma(1.0, size=(m, l)) * support
+    targets = other.sum(axis=1), other.sum(axis=0)
+    if not feasible:
+        targets = tuple(rng.dirichlet(np.ones(n)) for n in (m, l))
+    return table, targets
+
+
+def records(table, rng):
+    """Each cell as two records, in random order, and a record without weight."""
+    x, y = np.nonzero(table)
+    part = rng.random(len(x))
+    weights = np.concatenate([table[x, y] * part, table[x, y] * (1 - part), [0.0]])
+    order = rng.permutation(len(weights))
+    x, y = (np.concatenate([v, v, [0]])[order] for v in (x, y))
+    return Samples(x, y, weights=weights[order])
+
+
+def gathered(samples, shape):
+    table = np.zeros(shape)
+    np.add.at(table, samples.codes, samples.weights)
+    return table
+
+
+@some
+@given(seeds, st.booleans(), st.integers(0, 7), st.integers(0, 1))
+def test_sparse_equals_dense(seed, feasible, steps, first):
+    table, targets = problem(seed, feasible=feasible)
+    form = FORMATS[seed % len(FORMATS)]
+    for how in ({"steps": steps, "keep_iterates": True}, {"tol": 1e-9, "max_steps": 700}):
+        dense = data_balance(table, targets, first=first, **how)
+        run = data_balance(form(table), targets, first=first, **how)
+        assert isinstance(run.table, sparse.csr_array)
+        assert np.abs(run.table.toarray() - dense.table).max() < 1e-12
+        assert run.steps == dense.steps and np.abs(run.history - dense.history).max() < 1e-12
+        assert (run.reason, run.converged) == (dense.reason, dense.converged)
+        scaled = np.multiply.outer(*run.scalings) * (table / table.sum())
+        assert np.abs(scaled - dense.table).max() < 1e-12
+        for ours, theirs in zip(run.iterates or (), dense.iterates or (), strict=True):
+            assert np.abs(ours.toarray() - theirs).max() < 1e-12
+
+
+@some
+@given(seeds, st.booleans(), st.integers(0, 7), st.integers(0, 1))
+def test_records_equal_their_table(seed, feasible, steps, first):
+    table, targets = problem(seed, feasible=feasible)
+    samples = records(table, np.random.default_rng(seed))
+    for how in ({"steps": steps, "keep_iterates": True}, {"tol": 1e-9, "max_steps": 700}):
+        dense = data_balance(table, targets, first=first, **how)
+        run = data_balance(samples, targets, first=first, **how)
+        assert len(run.table) == len(samples) and abs(run.table.weights.sum() - 1) < 1e-12
+        assert np.abs(gathered(run.table, table.shape) - dense.table).max() < 1e-12
+        assert run.reason == dense.reason and np.abs(run.history - dense.history).max() < 1e-12
+        scaled = run.scalings[0][samples.codes[0]] * run.scalings[1][samples.codes[1]] * samples.weights
+        assert np.abs(scaled / samples.weights.sum() - run.table.weights).max() < 1e-12
+        for ours, theirs in zip(run.iterates or (), dense.iterates or (), strict=True):
+            assert np.abs(gathered(ours, table.shape) - theirs).max() < 1e-12
+
+
+@some
+@given(seeds)
+def test_records_of_three_variables(seed):
+    rng = np.random.default_rng(seed)
+    codes = [np.concatenate([np.arange(n), rng.integers(n, size=30)]) for n in (3, 3, 3)]
+    weights = rng.gamma(1.0, size=33)
+    targets = [rng.dirichlet(np.ones(3) * 9) for _ in range(3)]
+    samples = Samples(*codes, weights=weights)
+    dense = data_balance(gathered(samples, (3, 3, 3)), targets, steps=8, first=2)
+    run = data_balance(samples, targets, steps=8, first=2)
+    assert np.abs(gathered(run.table, (3, 3, 3)) - dense.table).max() < 1e-13
+    assert np.abs(run.history - dense.history).max() < 1e-13
+
+
+@some
+@given(seeds, st.integers(0, 1))
+def test_one_projection_and_the_marginals(seed, axis):
+    table, targets = problem(seed)
+    samples = records(table, np.random.default_rng(seed))
+    step = project(table, targets[axis], axis)
+    assert np.abs(project(sparse.coo_array(table), targets[axis], axis).toarray() - step).max() < 1e-14
+    assert np.abs(gathered(project(samples, targets[axis], axis), table.shape) - step).max() < 1e-14
+    for kind in (sparse.csc_array(table), samples):
+        assert np.abs(marginal(kind, axis) - marginal(table, axis)).max() < 1e-14
+
+
+def test_infeasible_problems_are_proved_as_for_dense_tables():
+    reasons = Counter()
+    for seed in range(100):
+        table, targets = problem(seed, density=0.4, feasible=False)
+        dense = data_balance(table, targets, tol=1e-6, max_steps=2000)
+        for kind in (sparse.csr_array(table), records(table, np.random.default_rng(seed))):
+            assert data_balance(kind, targets, tol=1e-6, max_steps=2000).message == dense.message
+        reasons[dense.reason] += 1
+    assert min(reasons["tolerance"], reasons["infeasible"]) >= 10
+
+
+def test_duplicate_cells_are_added():
+    rows, columns, masses = [0, 1, 0, 1, 0], [0, 0, 0, 1, 1], [1, 2, 3, 4, 5]
+    coo = sparse.coo_array((masses, (rows, columns)), shape=(2, 2))
+    csr = sparse.csr_array((masses, [0, 0, 1, 0, 1], [0, 3, 5]), shape=(2, 2))
+    assert project(coo, [1, 1], 0).toarray() == pytest.approx(project([[4, 5], [2, 4]], [1, 1], 0))
+    assert marginal(csr, 0).tolist() == pytest.approx([6 / 15, 9 / 15])
+    assert csr.nnz == 5 and not csr.has_canonical_format
+
+
+@pytest.mark.parametrize("kind", ["sparse", "records"])
+def test_nothing_is_as_large_as_the_dense_table(kind):
+    """The dense table would have 10^10 cells, 80 GB."""
+    n, rng = 100_000, np.random.default_rng(0)
+    rows = np.concatenate([np.arange(n), np.arange(n)])
+    columns = np.concatenate([np.arange(n), rng.permutation(n)])
+    masses = rng.gamma(2.0, size=2 * n)
+    table = sparse.coo_array((masses, (rows, columns)), shape=(n, n))
+    table = table if kind == "sparse" else Samples(rows, columns, weights=masses)
+    tracemalloc.start()
+    run = data_balance(table, (np.ones(n), np.ones(n)), steps=10)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
+    assert run.errors[1] < 1e-12 and 0 < run.errors[0] < run.history[0, 0] / 5
+
+
+def test_input_and_results_share_no_memory():
+    table = sparse.csr_array(np.array([[1.0, 0, 2], [0, 3, 4]]))
+    before = table.copy()
+    run = data_balance(table, ([1, 1], [0, 1, 1]), steps=2, keep_iterates=True)
+    for result in (*run.iterates, run.table):
+        result.data[:] = 7
+        result.indices[:] = 0
+    assert (table != before).nnz == 0
+    again = data_balance(table, ([1, 1], [0, 1, 1]), steps=2)
+    assert again.table.toarray()[:, 1].tolist() == pytest.approx([0, 0.5])
+    weights = np.array([1.0, 2.0])
+    samples = Samples([0, 1], [1, 0], weights=weights)
+    data_balance(samples, ([1, 1], [1, 1]), steps=3).table.weights[:] = 7
+    assert weights.tolist() == samples.weights.tolist() == [1, 2]
+
+
+def test_entries_far_apart():
+    table = np.array([[1.0, 1e-180, 0], [1e-200, 1e-190, 1e-150]])
+    targets = [0.5, 0.5], [0.2, 0.4, 0.4]
+    dense = data_balance(table, targets, steps=40)
+    for kind in (sparse.csr_array(table), Samples(*np.nonzero(table), weights=table[table > 0])):
+        run = data_balance(kind, targets, steps=40)
+        assert run.history == pytest.approx(dense.history, abs=1e-12)
+        assert all(a == pytest.approx(b, rel=1e-12) for a, b in zip(run.potentials, dense.potentials, strict=True))
+
+
+@pytest.mark.parametrize(
+    "table, message",
+    [
+        (sparse.csr_array(np.array([[1.0, 0], [0, np.nan]])), r"table\[1, 1\] = nan is not a finite"),
+        (sparse.csc_array(np.array([[1.0, 0, 1], [0, 2, -3]])), r"table\[1, 2\] = -3.0 is negative"),
+        (sparse.csr_array((2, 2)), "table has no mass"),
+        (sparse.csr_array(np.array([[1j, 0], [0, 1]])), "dtype complex128"),
+        (sparse.coo_array(np.ones(3)), "sparse with 1 axes"),
+        (sparse.csr_array(np.array([[1.0, 0], [0, 1e-320]])), r"table\[1, 1\] = 1e-320 is lost"),
+        (sparse.csr_array(np.array([[1.0, 0], [1, 0]])), r"targets\[1\]\[1\] = 0.5, but column 1"),
+        (sparse.csr_array(np.ones((2, 3))), r"targets\[1\] has length 2, axis 1 of the table has length 3"),
+        (Samples([0, 0], [0, 1]), r"targets\[0\]\[1\] = 0.5, but row 1 of the table"),
+        (Samples([0, 1, 2], [0, 1, 1]), r"targets\[0\] has length 2, axis 0 of the table has length 3"),
+        (Samples([0, 1], [0, 1], [0, 1]), "2 targets for a table with 3 axes"),
+    ],
+)
+def test_bad_tables(table, message):
+    with pytest.raises(ValueError, match=message):
+        data_balance(table, ([1, 1], [1, 1]), steps=1)
+
+
+@pytest.mark.parametrize(
+    "codes, weights, message",
+    [
+        ([[0, 1]], None, "1 variables"),
+        ([[0, 1], [0]], None, "2, 1 records"),
+        ([[0, 1], [0, -1]], None, r"codes\[1\]\[1\] = -1: codes are >= 0"),
+        ([[0, 1], ["a", "b"]], None, r"codes\[1\] has dtype .*return_inverse"),
+        ([[0.0, 1], [0, 1]], None, r"codes\[0\] has dtype float64"),
+        ([[], []], None, r"codes\[0\] has shape \(0,\)"),
+        ([[0, 1], [0, 1]], [1], "weights has length 1, the variables have 2 records"),
+        ([[0, 1], [0, 1]], [1, -1], r"weights\[1\] = -1.0 is negative"),
+        ([[0, 1], [0, 1]], [0, 0], "weights has no mass"),
+    ],
+)
+def test_bad_records(codes, weights, message):
+    with pytest.raises(ValueError, match=message):
+        Samples(*codes, weights=weights)
+
+
+def test_divergences_say_that_they_are_dense():
+    from balance import kl_divergence
+
+    with pytest.raises(ValueError, match="q is sparse: pass a dense array"):
+        kl_divergence(sparse.eye_array(2) / 2, np.eye(2) / 2)
+
+
+def test_records_are_printed_in_short():
+    assert repr(Samples([0, 1, 1], [0, 0, 1])) == "Samples(3 records of 2 variables)"
