@@ -260,8 +260,9 @@ def paper_benchmark(
         images, labels = images_and(data)
         return images, np.unique(labels, return_inverse=True)[1] if isinstance(labels[0], str) else np.array(labels)
 
+    images, captions = images_and(sources.train)
     return Benchmark(
-        pairs(sources.train),
+        (images, texts(captions)),
         pairs(sources.held_out),
         {
             task: (*labeled(data), texts([PROMPT.format(name) for name in names]))
@@ -269,4 +270,5 @@ def paper_benchmark(
         },
         {task: pairs(data) for task, data in sources.retrieval.items()},
         {task: labeled(data) for task, data in sources.probes.items()},
+        tuple(captions),
     )

@@ -1,7 +1,7 @@
 """Training two heads on frozen features with a contrastive loss, and measuring them (chapter 7). Needs torch."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -60,6 +60,8 @@ class Benchmark:
     retrieval : dict of str to Pairs
     probes : dict of str to (images, labels)
         Tasks for a linear classifier on the image head: even rows train it, odd rows test it.
+    captions : tuple of str
+        The texts of the training pairs.
     """
 
     train: Pairs = field(repr=False)
@@ -67,6 +69,12 @@ class Benchmark:
     zero_shot: Mapping[str, tuple[NDArray, NDArray, NDArray]] = field(repr=False)
     retrieval: Mapping[str, Pairs] = field(repr=False)
     probes: Mapping[str, tuple[NDArray, NDArray]] = field(repr=False)
+    captions: tuple[str, ...] = field(default=(), repr=False)
+
+    def pool(self, rows: NDArray) -> "Benchmark":
+        """The same with some of the training pairs: those of the given numbers, as often as they are named."""
+        images, texts = self.train
+        return replace(self, train=(images[rows], texts[rows]), captions=tuple(self.captions[i] for i in rows))
 
 
 @dataclass(frozen=True)
@@ -280,13 +288,16 @@ def linear_probe(features: NDArray, labels: NDArray, ridge: float = 1e-3) -> flo
     return mean_class_recall(labels[1::2], (features[1::2] @ weights + targets.mean(0)).argmax(1))
 
 
-def icon_benchmark(encoder: str = "good", *, limit: int | None = None) -> Benchmark:
+def icon_benchmark(encoder: str = "good", *, brands: bool = False, limit: int | None = None) -> Benchmark:
     """The icons as a benchmark: three tasks of classification, two of retrieval, three probes.
 
     Parameters
     ----------
     encoder : str
         Of the texts: "good", "medium" or "poor"; see `balance.icons.text_vectors`.
+    brands : bool
+        Whether logos with the names of brands are added to the training pairs, after the others; nothing else
+        changes. Their names have vectors of the "good" encoder only.
     limit : int, optional
         Use at most so many icons of each part, for tests.
 
@@ -295,8 +306,16 @@ def icon_benchmark(encoder: str = "good", *, limit: int | None = None) -> Benchm
     Benchmark
         Every tenth training icon is held out. Retrieval is among the first 1,000 distinct captions of a part. The
         probes ask for the digit, for the heading of a medical icon, and for the set that an icon is drawn in.
+
+    Raises
+    ------
+    ValueError
+        If there is no such encoder, or brands are asked for with another than "good".
     """
-    parts = {part: icons.load_icons(part) for part in ("train", "artists", "medical")}
+    if brands and encoder != "good":
+        raise ValueError(f"encoder = {encoder!r}: the names of brands have vectors of the encoder 'good' only")
+    names = ("train", "artists", "medical", "brands")[: 4 if brands else 3]
+    parts = {part: icons.load_icons(part) for part in names}
     rows = {part: _shuffled(len(data))[:limit] for part, data in parts.items()}
     encode = icons.ImageEncoder.fit(parts["train"].images[rows["train"][:5000]])
     images = {part: encode(data.images[rows[part]]) for part, data in parts.items()}
@@ -318,7 +337,11 @@ def icon_benchmark(encoder: str = "good", *, limit: int | None = None) -> Benchm
     sets = np.unique([parts["artists"].sets[i] for i in rows["artists"]], return_inverse=True)[1]
     probes = {"digits": zero_shot["digits"][:2], "medical": zero_shot["medical"][:2], "sets": (images["artists"], sets)}
     held = np.arange(len(rows["train"])) % 10 == 0
-    return Benchmark(pairs("train", ~held), pairs("train", held), zero_shot, retrieval, probes)
+    known, names = pairs("train", ~held), tuple(np.array(captions["train"])[~held].tolist())
+    if brands:
+        known = tuple(map(np.concatenate, zip(known, pairs("brands", ...), strict=True)))
+        names += tuple(captions["brands"])
+    return Benchmark(known, pairs("train", held), zero_shot, retrieval, probes, names)
 
 
 def _shuffled(size):

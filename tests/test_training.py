@@ -208,6 +208,7 @@ def test_paper_path_with_tiny_encoders():
     data = paper_benchmark(tiny_sources(), tiny_encoders(), limit=48, batch_size=7)
     assert data.train[0].shape == (48, 20)
     assert data.train[1].shape == (48, 24)
+    assert data.captions == icons.load_icons("medical").captions[:48]
     assert data.zero_shot["tiny"][2].shape == (3, 24)
     np.testing.assert_allclose(np.linalg.norm(data.train[1], axis=1), 1, rtol=1e-5)
     run = train(data, replace(PAPER, iterations=40, batch_size=16, checkpoints=2), steps=2)
