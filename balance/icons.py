@@ -153,8 +153,8 @@ def load_classes(name: str) -> Classes:
     (1797, 'number 7', np.int64(174))
     """
     if name == "digits":
-        arrays = _arrays("digits")
-        return Classes(_enlarge(arrays["images"]), arrays["labels"].astype(np.int64), DIGIT_TEXTS)
+        images, labels = load_digits()
+        return Classes(_enlarge(images), labels, DIGIT_TEXTS)
     if name == "medical":
         icons = load_icons("medical")
         order = list(CATEGORY_TEXTS)
@@ -171,6 +171,25 @@ def load_classes(name: str) -> Classes:
     classes = np.flatnonzero((counts >= _MEMBERS) & (texts != ""))
     where = np.isin(labels, classes)
     return Classes(icons.images[where], np.searchsorted(classes, labels[where]), tuple(texts[classes].tolist()))
+
+
+def load_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Load 1,797 handwritten digits of 8 x 8 pixels, the digits of scikit-learn.
+
+    Returns
+    -------
+    images : ndarray of uint8, shape (1797, 8, 8)
+        Darkness from 0 (white) to 15 (black).
+    labels : ndarray of int, shape (1797,)
+
+    Examples
+    --------
+    >>> images, labels = load_digits()
+    >>> images.shape, images.max(), labels[:5].tolist()
+    ((1797, 8, 8), np.uint8(15), [0, 1, 2, 3, 4])
+    """
+    arrays = _arrays("digits")
+    return _unpack(arrays["images"], 8), arrays["labels"].astype(np.int64)
 
 
 def text_vectors(texts: Sequence[str], encoder: str = "good") -> NDArray[np.float32]:
@@ -319,9 +338,8 @@ def _unpack(packed, side=32):
     return np.stack([packed >> 4, packed & 15], axis=-1).reshape(len(packed), side, side)
 
 
-def _enlarge(packed):
+def _enlarge(small):
     """Digits of 8 x 8 pixels as 24 x 24 in the middle of 32 x 32, by linear interpolation."""
-    small = _unpack(packed, 8).astype(np.float64)
     at = np.clip((np.arange(24) + 0.5) / 3 - 0.5, 0, 7)
     weights = np.maximum(1 - np.abs(at[:, None] - np.arange(8)), 0)
     large = np.einsum("ia,nab,jb->nij", weights, small, weights)

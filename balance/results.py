@@ -48,7 +48,7 @@ def load_results(name: str, folder: Path = FOLDER) -> Results:
     Parameters
     ----------
     name : str
-        "contrastive_training", "contrastive_marginals" or "contrastive_variance".
+        "contrastive_training" and the other tables of ``balance/data/results``.
     folder : Path
 
     Returns

@@ -3,10 +3,7 @@
 Each cell of a grid is measured once; a table in balance/data/results that lacks cells is completed.
 """
 
-import multiprocessing
-import os
 import sys
-import time
 from dataclasses import replace
 from functools import cache
 from itertools import product
@@ -15,8 +12,8 @@ import torch
 
 from balance.contrastive import balanced_loss, marginals
 from balance.icons import ENCODERS
-from balance.results import Writer
 from balance.training import CPU, Benchmark, Heads, icon_benchmark, train
+from experiments.grid import complete
 
 SEEDS = range(4)
 STEPS = (0, 1, 2)
@@ -123,21 +120,9 @@ def batches(data: Benchmark, size: int, number: int):
 MEASURES = {"training": measure_training, "marginals": measure_marginals, "variance": measure_variance}
 
 
-def measure(task: tuple[str, dict]) -> list[dict]:
-    torch.set_num_threads(1)
-    return MEASURES[task[0]](task[1])
-
-
 def main(names):
     for name in names or GRIDS:
-        command = "make experiments"
-        writer = Writer(f"contrastive_{name}", GRIDS[name][0], command, ["numpy", "torch"])
-        missing = [(name, cell) for cell in GRIDS[name] if cell not in writer]
-        start = time.monotonic()
-        with multiprocessing.get_context("spawn").Pool(min(2, os.cpu_count())) as pool:
-            for done, rows in enumerate(pool.imap_unordered(measure, missing), 1):
-                writer.add(rows)
-                print(f"{name}: {done} of {len(missing)} cells, {time.monotonic() - start:.0f} s", flush=True)
+        complete(f"contrastive_{name}", GRIDS[name], MEASURES[name], ["numpy", "torch"])
 
 
 if __name__ == "__main__":

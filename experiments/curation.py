@@ -10,24 +10,20 @@ probability of its own rule. "without replacement" has as many pairs as "t = 50"
 three steps all matched pairs have the same mass: these pools show what drawing with replacement does alone.
 """
 
-import multiprocessing
-import os
 import re
-import time
 from dataclasses import replace
 from functools import cache
 from itertools import product
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from balance import icons
 from balance.curation import curate, effective_sample_size, load_keywords, match, metaclip_inclusion
-from balance.results import Writer
 from balance.sampling import poisson_sample, resample
 from balance.training import CPU, Benchmark, Preset, icon_benchmark, train
+from experiments.grid import complete
 
 SEEDS = range(8)
 PRESETS = [replace(CPU, checkpoints=3), replace(CPU, batch_size=512, iterations=300, checkpoints=3)]
@@ -103,7 +99,6 @@ def measure(cell: dict, stop: int | None = None) -> list[dict]:
 
     "effective_sample_size" is that of the numbers of times the pairs occur in the pool.
     """
-    torch.set_num_threads(1)
     preset = next(p for p in PRESETS if p.batch_size == cell["batch_size"])
     rows = draw(cell["pool"], table(cell["brands"]), preset, np.random.default_rng(cell["seed"]))
     data = benchmark(cell["brands"]).pool(rows)
@@ -128,15 +123,5 @@ def measure(cell: dict, stop: int | None = None) -> list[dict]:
     ]
 
 
-def main():
-    writer = Writer("curation_training", KEYS, "make experiments", ["numpy", "scipy", "torch"])
-    missing = [cell for cell in GRID if cell not in writer]
-    start = time.monotonic()
-    with multiprocessing.get_context("spawn").Pool(min(2, os.cpu_count())) as pool:
-        for done, rows in enumerate(pool.imap_unordered(measure, missing), 1):
-            writer.add(rows)
-            print(f"{done} of {len(missing)} cells, {time.monotonic() - start:.0f} s", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    complete("curation_training", GRID, measure, ["numpy", "scipy", "torch"])
