@@ -56,6 +56,8 @@ sync: $(READY) ## write the first cell of each chapter, normalize and format the
 
 experiments: $(READY) ## measure what balance/data/results lacks; remove a table to measure it anew
 	PYTHONPATH=. $(BIN)/python experiments/contrastive.py
+	PYTHONPATH=. $(BIN)/python experiments/clustering.py
+	PYTHONPATH=. $(BIN)/python experiments/curation.py
 
 clean: ## remove what the commands made, except .venv
 	rm -rf build _build .hypothesis .pytest_cache .ruff_cache book/.ruff_cache
