@@ -298,7 +298,7 @@ def usage_variance(table: ArrayLike, batch_size: int, sweeps: int) -> NDArray[np
     Returns
     -------
     ndarray, shape (K,)
-        Exact for s = 0; otherwise the remainder is of order B^(-3/2).
+        Exact for s = 0; otherwise the remainder is of order B^(-2).
 
     Raises
     ------
