@@ -14,7 +14,8 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from balance.clustering import assignments
-from balance.swapped import DIGITS, ICONS, Centering, Pictures, Preset, cluster_measures, digits, icons, train_clusters
+from balance.pictures import Pictures, digits, icons
+from balance.swapped import DIGITS, ICONS, Centering, Preset, cluster_measures, train_clusters
 from experiments.grid import complete
 
 SEEDS = range(8)

@@ -14,7 +14,14 @@ import statements as source
 import sync
 from statements import Chapter
 
-ALLOWED = {"balance", "matplotlib", "numpy", "scipy", "sklearn", "torch"} | sys.stdlib_module_names
+ALLOWED = {
+    "balance",
+    "matplotlib",
+    "numpy",
+    "scipy",
+    "sklearn",
+    "torch",
+} | sys.stdlib_module_names
 SECTIONS = ("When it fails", "Exercises", "Summary", "Further reading")
 EQUATION = re.compile(r"\\tag\{([^}]*)\}")
 EXERCISE = re.compile(r"^\*\*Exercise (\d+\.\d+)\*\*", re.MULTILINE)
