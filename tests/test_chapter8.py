@@ -10,7 +10,7 @@ import torch
 from scipy.integrate import solve_ivp
 from scipy.optimize import linprog, minimize
 
-from balance import data_balance
+from balance import data_balance, kl_divergence
 from balance.clustering import (
     assignments,
     centered_softmax,
@@ -214,6 +214,26 @@ def test_usage_evens_out_after_the_first_sweep():
     ]
     logs = torch.tensor([[18.0, 2], [1, 9]], dtype=torch.float64).log()
     assert math.isclose(usage(assignments(logs, sweeps=1, epsilon=1.0))[0], 4829 / 10738, rel_tol=1e-12)
+
+
+@pytest.mark.statement("8.7")
+@pytest.mark.parametrize("seed", range(5))
+def test_what_the_sweeps_remove_adds_up_to_the_budget(seed):
+    """The removed divergences and what is left are the budget of (8.9), which is not reached."""
+    independent, scaled = (SIZES / 5).expand(5, 4).numpy(), random_scores(5, 4, seed=seed).numpy() / 0.5
+    budget = np.log((independent * np.exp(scaled)).sum()) - (independent * scaled).sum()
+    start, goals = independent * np.exp(scaled), (np.full(5, 1 / 5), SIZES.numpy())
+    tables = data_balance(start, goals, steps=200, first=1, keep_iterates=True).iterates
+    removed = [kl_divergence(goals[1 - k % 2], table.sum(axis=k % 2)) for k, table in enumerate(tables)]
+    left = kl_divergence(independent, tables[-1])
+    assert budget == pytest.approx(sum(removed) + left, rel=1e-9) and min(removed[0], left) > 1e-3
+    usages = [usage(assignments(torch.tensor(scaled), sweeps=t, epsilon=1.0, targets=SIZES)) for t in (1, 2, 3)]
+    for t, u in enumerate(usages, 1):
+        raw = np.exp(scaled) / np.exp(scaled).sum()
+        assert kl_divergence(goals[1], u.numpy()) == pytest.approx(
+            kl_divergence(goals[1], data_balance(raw, goals, steps=2 * t, first=1).table.sum(axis=0)), abs=1e-12
+        )
+        assert kl_divergence(goals[1], u.numpy()) == pytest.approx(removed[2 * t], abs=1e-12)
 
 
 @pytest.mark.statement("8.8")
