@@ -17,7 +17,7 @@ def masses(values: ArrayLike, name: str, ndim: int | None = None) -> NDArray[np.
     array = array.astype(np.float64)
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name} has {array.ndim} axes, expected {ndim}")
-    finite_masses(array, lambda wrong: entry(name, np.argwhere(wrong)[0]), name)
+    finite_masses(array, first_entry(name), name)
     return array
 
 
@@ -38,7 +38,7 @@ def table(values: ArrayLike, name: str = "table") -> NDArray[np.float64]:
     array = masses(values, name)
     if array.ndim < 2:
         raise ValueError(f"{name} has {array.ndim} axes: a table has at least 2")
-    return normalized(array, lambda wrong: entry(name, np.argwhere(wrong)[0]))
+    return normalized(array, first_entry(name))
 
 
 def normalized(values: NDArray[np.float64], locate) -> NDArray[np.float64]:
@@ -163,17 +163,17 @@ def targets(values, sums) -> tuple[NDArray[np.float64], ...]:
                 f"targets[0] sums to {vectors[0].sum():.10g} and targets[{a}] to {vector.sum():.10g}:"
                 " targets distribute one common total; rescale one of them"
             )
-    return tuple(target(v / v.sum(), sums, a, f"targets[{a}]") for a, v in enumerate(vectors))
+    return tuple(target(v / v.sum(), sums[a], a, len(sums), f"targets[{a}]") for a, v in enumerate(vectors))
 
 
-def target(vector, sums, on: int, name: str = "target"):
-    """Return `vector` if its shape fits axis `on` and its mass can be placed there, given all marginal sums."""
-    if len(vector) != len(sums[on]):
-        raise ValueError(f"{name} has length {len(vector)}, axis {on} of the table has length {len(sums[on])}")
-    stranded = np.flatnonzero((vector > 0) & (sums[on] == 0))
+def target(vector, current, on: int, ndim: int, name: str = "target"):
+    """Return `vector` if it fits the current marginal on axis `on` of `ndim` and its mass can be placed there."""
+    if len(vector) != len(current):
+        raise ValueError(f"{name} has length {len(vector)}, axis {on} of the table has length {len(current)}")
+    stranded = np.flatnonzero((vector > 0) & (current == 0))
     if stranded.size:
         i = int(stranded[0])
-        place = {0: "row", 1: "column"}.get(on, "slice") if len(sums) == 2 else "slice"
+        place = ("row", "column")[on] if ndim == 2 else "slice"
         raise ValueError(
             f"{name}[{i}] = {vector[i]:.6g}, but {place} {i} of the table (axis {on}) is empty: no"
             " rescaling can put mass there; drop or merge that value, or set its target to 0"
@@ -183,6 +183,11 @@ def target(vector, sums, on: int, name: str = "target"):
 
 def entry(name: str, index) -> str:
     return f"{name}[{', '.join(str(int(i)) for i in index)}]"
+
+
+def first_entry(name: str):
+    """Return a function that names the first entry of a dense array at which a mask is true."""
+    return lambda wrong: entry(name, np.argwhere(wrong)[0])
 
 
 def values(array: ArrayLike, shape: tuple[int, ...], name: str) -> NDArray[np.float64]:

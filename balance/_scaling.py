@@ -61,12 +61,11 @@ class Masses(ABC):
 class Scaling:
     """The running state `start * outer(exp(potentials))`."""
 
-    def __init__(self, start: Masses, targets: Vectors):
-        self.start, self.targets = start, targets
+    def __init__(self, start: Masses, sums: Vectors, targets: Vectors):
+        self.start, self.sums, self.targets = start, list(sums), targets
         self.values = start.values
         self.scalings = [np.ones(n) for n in start.shape]
         self.absorbed = [np.zeros(n) for n in start.shape]
-        self.sums = [start.sums(a) for a in range(start.ndim)]
 
     def marginals(self):
         return [u * w for u, w in zip(self.scalings, self.sums, strict=True)]
@@ -124,9 +123,9 @@ def find_obstruction(support, targets, marginal, axis, slack):
     return axis, np.sort(order[: worst + 1]), np.flatnonzero(reached <= worst), float(excess[worst])
 
 
-def run(start: Masses, targets, steps, tol, max_steps, first, keep_iterates):
-    """Return (state, history, values of the iterates, reason, obstruction)."""
-    state = Scaling(start, targets)
+def run(start: Masses, sums: Vectors, targets: Vectors, steps, tol, max_steps, first, keep_iterates):
+    """Return (state, history, values of the iterates, reason, obstruction); `sums` are the marginals of `start`."""
+    state = Scaling(start, sums, targets)
     history = [state.errors()]
     iterates = [start.values]
     axis, reason = first, None

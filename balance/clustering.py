@@ -62,8 +62,7 @@ def assignments(scores: Tensor, *, sweeps: int = 3, epsilon: float = 0.05, targe
     tensor([[0.3333, 0.6667],
             [0.6000, 0.4000]])
     """
-    if not (math.isfinite(epsilon) and epsilon > 0):
-        raise ValueError(f"epsilon = {epsilon!r}: choose a positive number")
+    _positive(epsilon, "epsilon")
     sweeps = _checks.count(sweeps, "sweeps")
     if targets is not None:
         targets = (torch.ones(_matrix(scores).shape[-2]), targets)
@@ -331,7 +330,7 @@ def _fitting(center: Tensor, scores: Tensor) -> Tensor:
     return center
 
 
-def _positive(temperature: float) -> float:
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"temperature = {temperature!r}: choose a positive number")
-    return temperature
+def _positive(value: float, name: str = "temperature") -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} = {value!r}: choose a positive number")
+    return value

@@ -149,10 +149,10 @@ def project(table: Table, target: ArrayLike, axis: int) -> NDArray[np.float64] |
     start = _read(table)
     axis = _checks.axis(axis, start.ndim)
     vector = _checks.masses(target, "target", ndim=1)
-    sums = [start.sums(a) for a in range(start.ndim)]
-    vector = _checks.target(vector / vector.sum(), sums, axis)
+    current = start.sums(axis)
+    vector = _checks.target(vector / vector.sum(), current, axis, start.ndim)
     scalings = [np.ones(n) for n in start.shape]
-    scalings[axis] = _scaling.ratio(vector, sums[axis])
+    scalings[axis] = _scaling.ratio(vector, current)
     return start.wrap(start.values * start.spread(scalings))
 
 
@@ -271,7 +271,8 @@ def data_balance(
     """
     targets = tuple(targets)
     start = _read(table, targets)
-    vectors = _checks.targets(targets, [start.sums(a) for a in range(start.ndim)])
+    sums = [start.sums(a) for a in range(start.ndim)]
+    vectors = _checks.targets(targets, sums)
     first = _checks.axis(first, start.ndim, "first")
     if (steps is None) == (tol is None):
         raise ValueError("give exactly one of steps (a number of half-steps) and tol (an error)")
@@ -281,7 +282,7 @@ def data_balance(
     if tol is not None and not 0 < tol < 1:
         raise ValueError(f"tol = {tol!r}: pass a total variation distance between 0 and 1")
     state, history, iterates, reason, obstruction = _scaling.run(
-        start, vectors, steps, tol, max_steps, first, keep_iterates
+        start, sums, vectors, steps, tol, max_steps, first, keep_iterates
     )
     errors = np.array(history)
     return BalanceResult(
@@ -302,7 +303,7 @@ def _read(table, targets=()) -> _scaling.Masses:
     if isinstance(table, Samples):
         known = [np.size(target) for target in targets] + [0] * len(table.codes)
         shape = tuple(max(int(codes.max()) + 1, n) for codes, n in zip(table.codes, known, strict=False))
-        weights = _checks.normalized(table.weights, lambda wrong: _checks.entry("weights", np.argwhere(wrong)[0]))
+        weights = _checks.normalized(table.weights, _checks.first_entry("weights"))
         return RecordMasses(table.codes, weights, shape)
     if sparse.issparse(table):
         return SparseMasses(_checks.sparse_table(table))

@@ -1,5 +1,6 @@
 """Small tables of measured results: written by the scripts in ``experiments``, read by the chapters and the tests."""
 
+import contextlib
 import csv
 import datetime
 import importlib.metadata
@@ -118,8 +119,6 @@ class Writer:
 
 def _numbers(values: NDArray) -> NDArray:
     for kind in (np.int64, np.float64):
-        try:
+        with contextlib.suppress(ValueError):
             return values.astype(kind)
-        except ValueError:
-            pass
     return values

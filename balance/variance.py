@@ -280,9 +280,9 @@ def decomposition(sample: ArrayLike, table: ArrayLike, h: ArrayLike, steps: int,
     sample, table, h = (np.asarray(a) for a in (sample, table, h))
     for array, name in ((sample, "sample"), (table, "table")):
         masses = _checks.masses(array.astype(float), name, ndim=2)
-        sums = masses.sum(axis=1), masses.sum(axis=0)
         for axis in (0, 1):
-            _checks.target(np.ones(sample.shape[axis]), sums, axis, f"{name}, positive marginal")
+            current = masses.sum(axis=1 - axis)
+            _checks.target(np.ones(sample.shape[axis]), current, axis, 2, f"{name}, positive marginal")
     _checks.values(h, table.shape, "h")
     steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
     exact = object in (sample.dtype, table.dtype, h.dtype)
