@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 from balance import _checks
+from balance._scaling import ratio
 from balance.curation import capped_target
 
 
@@ -157,8 +158,7 @@ def stream_weights(blocks: Iterable[csr_array], known: KeywordCounts, cap: float
     >>> [masses.tolist() for masses in stream_weights(blocks, count_keywords(blocks), cap=1)]
     [[0.6, 0.0], [0.2, 0.2]]
     """
-    target = capped_target(known.counts, cap)
-    worth = np.divide(target, known.shares, out=np.zeros_like(target), where=known.shares > 0)
+    worth = ratio(capped_target(known.counts, cap), known.shares)
     for block in blocks:
         yield block @ worth * _inverse(np.diff(block.indptr))
 
