@@ -5,19 +5,23 @@ The package beneath the book *The Benefits of Balance*. One module per chapter.
 
 from balance.projections import (
     BalanceResult,
+    ConvergenceWarning,
     data_balance,
     kl_divergence,
     marginal,
     project,
     total_variation,
 )
-from balance.samples import Samples
+from balance.records import Records
+from balance.scores import Scores
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BalanceResult",
-    "Samples",
+    "ConvergenceWarning",
+    "Records",
+    "Scores",
     "data_balance",
     "kl_divergence",
     "marginal",

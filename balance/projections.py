@@ -5,23 +5,38 @@ It is the information projection of the table on the set of tables with that mar
 through the axes.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
 from scipy.special import rel_entr
 
-from balance import _checks, _scaling
-from balance._dense import DenseMasses
-from balance._sparse import RecordMasses, SparseMasses
-from balance.samples import Samples
+from balance._engine.loop import State
+from balance._engine.numbers import is_frame, is_tensor
+from balance._engine.read import read
+from balance._engine.result import BalanceResult, ConvergenceWarning, of_problem, of_stack, warn_unless_reached
+from balance._engine.run import run
+from balance._engine.stacks import Stack
+from balance._engine.targets import as_sequence
+from balance.records import Records
+from balance.scores import Scores
+from balance import _checks
 
-_ROUNDING = 1e-12
+T = TypeVar("T")
 
-Table = ArrayLike | sparse.sparray | sparse.spmatrix | Samples
-"""Masses: an array with two or more axes, a SciPy sparse table with two, or weighted records."""
+__all__ = [
+    "BalanceResult",
+    "ConvergenceWarning",
+    "Records",
+    "Scores",
+    "data_balance",
+    "kl_divergence",
+    "marginal",
+    "marginals",
+    "project",
+    "total_variation",
+]
 
 
 def kl_divergence(q: ArrayLike, p: ArrayLike) -> float:
@@ -80,12 +95,12 @@ def total_variation(p: ArrayLike, q: ArrayLike) -> float:
     return float(0.5 * np.abs(p - q).sum())
 
 
-def marginal(table: Table, axis: int) -> NDArray[np.float64]:
+def marginal(table: Any, axis: int) -> NDArray[np.float64]:
     """Marginal of a table: its sum over all axes but one, normalized to total mass 1.
 
     Parameters
     ----------
-    table : array_like or SciPy sparse array with two or more axes, or Samples
+    table : array_like or SciPy sparse array with two or more axes, Records, Scores or DataFrame
         Masses or counts, finite and >= 0, not all zero.
     axis : int
         The axis that is kept, counted from 0.
@@ -93,7 +108,7 @@ def marginal(table: Table, axis: int) -> NDArray[np.float64]:
     Returns
     -------
     ndarray, shape (table.shape[axis],)
-        For `Samples` up to the largest code.
+        For `Records` up to the largest code, or one entry for each label.
 
     Raises
     ------
@@ -105,29 +120,41 @@ def marginal(table: Table, axis: int) -> NDArray[np.float64]:
     >>> marginal([[3, 1], [1, 5]], 0).tolist()
     [0.4, 0.6]
     """
-    start = _read(table)
-    return start.sums(_checks.axis(axis, start.ndim))
+    problem = read(table)
+    sums = problem.sums[_checks.axis(axis, problem.masses.ndim)]
+    return sums / sums.sum()
 
 
-def project(table: Table, target: ArrayLike, axis: int) -> NDArray[np.float64] | sparse.csr_array | Samples:
+def marginals(table: Any) -> tuple[NDArray[np.float64], ...]:
+    """All marginals of a table, one for each axis; see `marginal`.
+
+    Examples
+    --------
+    >>> [p.tolist() for p in marginals([[3, 1], [1, 5]])]
+    [[0.4, 0.6], [0.4, 0.6]]
+    """
+    return tuple(sums / sums.sum() for sums in read(table).sums)
+
+
+def project(table: T, target: Any, axis: int) -> T:
     r"""Information projection on the tables whose marginal on one axis is the target.
 
     For axis 0 (an X-step) the result is :math:`R(x, y) P_X(x) / R_X(x)`, for axis 1 (a Y-step)
     :math:`R(x, y) P_Y(y) / R_Y(y)`. It minimizes :math:`\operatorname{KL}(Q \,\|\, R)` over the tables Q
-    with that marginal (Theorem 2.2 of the book).
+    with that marginal (Theorem 2.2 of the book). One half-step of `data_balance`.
 
     Parameters
     ----------
-    table : array_like or SciPy sparse array with two or more axes, or Samples
+    table : as in `data_balance`
         Masses or counts R, finite and >= 0; normalized first.
-    target : array_like, shape (table.shape[axis],)
+    target : array_like, shape (table.shape[axis],), mapping or Series
         Masses >= 0; normalized first.
     axis : int
         The axis of the target, counted from 0.
 
     Returns
     -------
-    ndarray, csr_array or Samples, as the table
+    As the table
         Total mass 1.
 
     Raises
@@ -146,77 +173,22 @@ def project(table: Table, target: ArrayLike, axis: int) -> NDArray[np.float64] |
     >>> project([[1, 1], [1, 3]], [0.5, 0.5], axis=0).tolist()
     [[0.25, 0.25], [0.125, 0.375]]
     """
-    start = _read(table)
-    axis = _checks.axis(axis, start.ndim)
-    vector = _checks.masses(target, "target", ndim=1)
-    current = start.sums(axis)
-    vector = _checks.target(vector / vector.sum(), current, axis, start.ndim)
-    scalings = [np.ones(n) for n in start.shape]
-    scalings[axis] = _scaling.ratio(vector, current)
-    return start.wrap(start.values * start.spread(scalings))
-
-
-@dataclass(frozen=True)
-class BalanceResult:
-    """Result of `data_balance`.
-
-    Attributes
-    ----------
-    table : ndarray, csr_array or Samples
-        The balanced table, total mass 1, of the kind that was passed: dense, sparse, or records with their balanced
-        weights.
-    potentials : tuple of ndarray, one per axis
-        Logarithms of the scaling vectors: ``table = start * outer(exp(potentials))`` with ``start`` the
-        normalized input. A value of target 0 has potential -inf.
-    targets : tuple of ndarray
-        The targets, normalized.
-    history : ndarray, shape (steps + 1, axes)
-        Total variation distance of each marginal from its target, before and after every half-step.
-    steps : int
-        Half-steps done.
-    converged : bool
-        Whether every marginal error is at most `tol` (1e-12 when `steps` was given).
-    reason : str
-        Why the iteration ended: "tolerance", "steps" (as many as asked for), "max_steps", "stagnation"
-        (the error stopped falling above `tol`), "infeasible" (no table with this support has these
-        marginals) or "underflow".
-    message : str
-        The reason in a sentence, with what to do.
-    iterates : tuple of tables or None
-        The steps + 1 tables, from the normalized input on, if `keep_iterates`.
-    """
-
-    table: NDArray[np.float64] | sparse.csr_array | Samples = field(repr=False)
-    potentials: tuple[NDArray[np.float64], ...] = field(repr=False)
-    targets: tuple[NDArray[np.float64], ...] = field(repr=False)
-    history: NDArray[np.float64] = field(repr=False)
-    steps: int
-    converged: bool
-    reason: str
-    message: str
-    iterates: tuple[NDArray[np.float64] | sparse.csr_array | Samples, ...] | None = field(repr=False)
-
-    @property
-    def errors(self) -> NDArray[np.float64]:
-        """Total variation distance of each marginal of the table from its target, shape (axes,)."""
-        return self.history[-1]
-
-    @property
-    def scalings(self) -> tuple[NDArray[np.float64], ...]:
-        """Scaling vectors, one per axis: ``table = start * outer(scalings)``."""
-        return tuple(np.exp(p) for p in self.potentials)
+    ndim = _axes(table)
+    targets = [None] * ndim
+    targets[_checks.axis(axis, ndim)] = target
+    return data_balance(table, targets, steps=1, first=axis).table
 
 
 def data_balance(
-    table: Table,
-    targets: Sequence[ArrayLike],
+    table: T,
+    targets: Any,
     *,
     steps: int | None = None,
     tol: float | None = None,
     max_steps: int = 10_000,
     first: int = 0,
     keep_iterates: bool = False,
-) -> BalanceResult:
+) -> BalanceResult[T]:
     r"""Balance a table: match its marginals to the targets in turn.
 
     With :math:`R^{(0)}` the normalized table and a the axis of half-step k,
@@ -224,36 +196,48 @@ def data_balance(
     .. math:: R^{(k)} = R^{(k-1)} \, T_a / R^{(k-1)}_a , \qquad k = 1, 2, \ldots
 
     Known as iterative proportional fitting, raking, RAS, matrix scaling and Sinkhorn's algorithm. `steps`
-    counts half-steps; a full sweep is one per axis.
+    counts half-steps; a full sweep is one per axis with a target.
 
     Parameters
     ----------
-    table : array_like with two or more axes, SciPy sparse array with two, or Samples
-        Masses or counts, finite and >= 0. Zeros are legal and stay zero. Not modified. A half-step costs as much as
-        there are cells: of a sparse table those that are stored, of `Samples` the records.
-    targets : sequence of array_like, one vector per axis
-        Masses >= 0 with one common total, which is normalized to 1.
+    table : array_like, Tensor, SciPy sparse array, DataFrame, Records or Scores
+        Masses or counts, finite and >= 0; of `Scores` their logarithms. Zeros are legal and stay zero. Not modified,
+        nor, if it is an array of doubles, copied. The last ``len(targets)`` axes of an array are balanced; earlier axes
+        are a stack of tables. A half-step costs as much as there are cells: of a sparse table those that are stored, of
+        `Records` the records.
+    targets : sequence, one for each balanced axis
+        Masses >= 0 with one common total, which is normalized to 1: a vector, or a mapping or Series from label to
+        mass, which is aligned with the labels of the table (without labels, with the codes 0, 1, ...); for a stack also
+        an array (..., n) with a vector for each table. None leaves an axis free. For `Records` with named columns also
+        a mapping from names, or tuples of names for a margin on several columns, to targets.
     steps : int, optional
-        Number of half-steps. Exactly one of `steps` and `tol` is given.
+        Number of half-steps, exactly those of the formula. Not together with `tol`.
     tol : float, optional
-        Stop once the total variation distance of every marginal from its target is at most `tol`.
+        Stop once the total variation distance of every marginal from its target is at most `tol`; 1e-9 if neither is
+        given. With two targets, half-steps may be over-relaxed on the way, except with `keep_iterates`.
     max_steps : int
         Most half-steps tried for `tol`.
     first : int
-        The axis of the first half-step.
+        The axis of the first half-step; the next one with a target if that axis is free.
     keep_iterates : bool
         Keep every table on the way: (steps + 1) times the memory of the table.
 
     Returns
     -------
     BalanceResult
-        Not reaching `tol` is reported there (`converged`, `reason`, `message`), not raised.
+        Not reaching `tol` is reported there (`converged`, `reason`, `message`) and warned of. In a stack, a table in
+        which a value with a target was not seen keeps its start and is flagged (`complete`).
 
     Raises
     ------
     ValueError
-        If an entry is negative or not finite, a shape does not fit, the totals of the targets differ, a
-        target has mass on an empty row, column or slice, or not exactly one of `steps` and `tol` is given.
+        If an entry is negative or not finite, a shape does not fit, labels do not match, the totals of the targets
+        differ, or a target has mass on an empty row, column or slice of a single table.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If `tol` is not reached.
 
     References
     ----------
@@ -269,68 +253,53 @@ def data_balance(
     >>> data_balance([[1, 1], [1, 3]], ([0.5, 0.5], [0.5, 0.5]), steps=1).table.tolist()
     [[0.25, 0.25], [0.125, 0.375]]
     """
-    targets = tuple(targets)
-    start = _read(table, targets)
-    sums = [start.sums(a) for a in range(start.ndim)]
-    vectors = _checks.targets(targets, sums)
-    first = _checks.axis(first, start.ndim, "first")
-    if (steps is None) == (tol is None):
-        raise ValueError("give exactly one of steps (a number of half-steps) and tol (an error)")
-    for name, value in (("steps", steps), ("max_steps", max_steps)):
-        if value is not None:
-            _checks.count(value, name)
-    if tol is not None and not 0 < tol < 1:
+    if steps is not None and tol is not None:
+        raise ValueError("give one of steps (a number of half-steps) and tol (an error), not both")
+    if steps is None and tol is None:
+        tol = 1e-9
+    if steps is not None:
+        steps = _checks.count(steps, "steps")
+    max_steps = _checks.count(max_steps, "max_steps")
+    if tol is not None:
+        tol = _tolerance(tol)
+    if is_tensor(table) or (isinstance(table, Scores) and is_tensor(table.values)):
+        from balance._engine import tensors
+
+        return tensors.balance(table, targets, steps, tol, max_steps, first, keep_iterates)
+    if not isinstance(targets, Mapping):
+        targets = as_sequence(targets)
+    if _axes(table) > len(targets) >= 2 and not is_frame(table) and not isinstance(table, Records):
+        if keep_iterates:
+            raise ValueError("keep_iterates: pass one table at a time; the errors of a stack are in `history`")
+        first = _checks.axis(first, len(targets), "first")
+        result = of_stack(Stack(table, targets), steps, tol, max_steps, first)
+    else:
+        problem = read(table, targets)
+        first = _checks.axis(first, problem.masses.ndim, "first")
+        state = State(problem.masses, problem.targets, problem.sums)
+        trace = run(state, steps=steps, tol=tol, max_steps=max_steps, first=first, keep_iterates=keep_iterates)
+        result = of_problem(problem, state, trace, tol, first)
+    warn_unless_reached(result)
+    return result
+
+
+def _tolerance(tol: Any) -> float:
+    if isinstance(tol, bool) or not isinstance(tol, (int, float, np.integer, np.floating)) or not 0 < tol < 1:
         raise ValueError(f"tol = {tol!r}: pass a total variation distance between 0 and 1")
-    state, history, iterates, reason, obstruction = _scaling.run(
-        start, sums, vectors, steps, tol, max_steps, first, keep_iterates
-    )
-    errors = np.array(history)
-    return BalanceResult(
-        table=start.wrap(state.current()),
-        potentials=state.potentials(),
-        targets=vectors,
-        history=errors,
-        steps=len(history) - 1,
-        converged=bool(errors[-1].max() <= (_ROUNDING if tol is None else tol)),
-        reason=reason,
-        message=_message(reason, errors, tol, obstruction),
-        iterates=tuple(map(start.wrap, iterates)) if keep_iterates else None,
-    )
+    return float(tol)
 
 
-def _read(table, targets=()) -> _scaling.Masses:
-    """Return the normalized masses of a table. The axes of records are as long as their codes and targets need."""
-    if isinstance(table, Samples):
-        known = [np.size(target) for target in targets] + [0] * len(table.codes)
-        shape = tuple(max(int(codes.max()) + 1, n) for codes, n in zip(table.codes, known, strict=False))
-        weights = _checks.normalized(table.weights, _checks.first_entry("weights"))
-        return RecordMasses(table.codes, weights, shape)
-    if sparse.issparse(table):
-        return SparseMasses(_checks.sparse_table(table))
-    return DenseMasses(_checks.table(table))
-
-
-def _message(reason, errors, tol, obstruction) -> str:
-    worst, done = errors[-1].max(), len(errors) - 1
-    text = {
-        "tolerance": f"every marginal is within {tol} of its target after {done} half-steps",
-        "steps": f"{done} half-steps done as asked; largest marginal error {worst:.3g}",
-        "max_steps": f"largest marginal error {worst:.3g} after max_steps = {done} half-steps: convergence"
-        " is slow; raise max_steps, or look for cells that must tend to zero",
-        "stagnation": f"the largest marginal error stopped falling at {worst:.3g}: raise tol if that is"
-        " rounding; otherwise no table with this support has these marginals",
-        "infeasible": f"stopped after {done} half-steps at the marginal error {worst:.3g}",
-        "underflow": f"a row, column or slice underflowed to zero after {done} half-steps: its entries"
-        " are too far apart in size",
-    }[reason]
-    if obstruction is None:
-        return text
-    axis, values, reachable, excess = obstruction
-    return (
-        f"{text}; no table with this support has these marginals: values {values.tolist()} of axis {axis}"
-        f" have target mass {excess:.3g} more than the values {reachable.tolist()} of axis {1 - axis}, the"
-        " only ones where they are positive; change the targets, merge values, or add mass to an empty cell"
-    )
+def _axes(table: Any) -> int:
+    """Return the number of axes of what was passed, 0 if it is no table."""
+    if isinstance(table, Records):
+        return len(table.columns)
+    values = table.values if isinstance(table, Scores) else table
+    if hasattr(values, "ndim"):
+        return values.ndim
+    try:
+        return np.ndim(values)
+    except ValueError:
+        return 0
 
 
 def _pair(first, second, name, other):

@@ -1,0 +1,77 @@
+"""Proofs that no table with a given support has given marginals."""
+
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from balance._engine.loop import State, safe_divide
+from balance._engine.masses import NEVER
+
+
+@dataclass(frozen=True, eq=False)
+class Obstruction:
+    """Values of one axis that need more mass than the values of another axis can give them.
+
+    Attributes
+    ----------
+    axis : int
+    values : ndarray of int
+        Values of this axis.
+    other : int
+        Another axis.
+    reachable : ndarray of int
+        The values of the other axis in which they have a cell.
+    excess : float
+        Target mass of `values` minus that of `reachable`, > 0.
+    """
+
+    axis: int
+    values: NDArray[np.intp]
+    other: int
+    reachable: NDArray[np.intp]
+    excess: float
+
+
+def find_obstruction(state: State, slack: float) -> Obstruction | None:
+    """Return a proof of infeasibility that the state shows, or None. Of a stack none is looked for.
+
+    A set A of values is an obstruction when its target mass exceeds that of all values of another axis in which its
+    cells lie. In the limit of an infeasible problem with two targets, the values whose factor target / marginal is
+    largest form one, so that the sets tried are the first values in that order; `reached` says how many of them a value
+    of the other axis needs. With more targets the same holds for each pair of axes, and the proof is still one, but it
+    need not exist.
+    """
+    state = state.in_numpy()
+    if state is None:
+        return None
+    masses, targets = state.masses, state.targets
+    with np.errstate(all="ignore"):
+        live = masses.spread([(u > 0).astype(np.int8) for u in state.scalings], np.multiply) > 0
+        live &= masses.exponents() > NEVER
+        if live.all() and state.stranded is None:
+            # a positive table has a solution for all positive targets
+            return None
+        marginals = state.marginals()
+        constrained = [a for a, t in enumerate(targets) if t is not None]
+        for axis, other in permutations(constrained, 2):
+            factor = safe_divide(targets[axis], marginals[axis])
+            order = np.argsort(-factor, kind="stable")
+            place = np.zeros(len(order), np.int64)
+            place[order] = np.arange(len(order))
+            places = [place if a == axis else np.zeros(n, np.int64) for a, n in enumerate(masses.shape)]
+            reached = -masses.largest(np.where(live, -masses.spread(places, np.add), NEVER), other)
+            reached = np.minimum(reached, len(order))
+            reachable = np.bincount(reached, targets[other], minlength=len(order) + 1)[:-1]
+            excess = np.cumsum(targets[axis][order]) - np.cumsum(reachable)
+            worst = int(np.argmax(excess))
+            if excess[worst] > slack:
+                values, meets = np.sort(order[: worst + 1]), np.flatnonzero(reached <= worst)
+                return Obstruction(axis, values, other, meets, float(excess[worst]))
+    if state.stranded is not None:
+        axis, mask = state.stranded
+        values = np.flatnonzero(mask)
+        other = next(a for a in constrained if a != axis)
+        return Obstruction(axis, values, other, np.empty(0, np.intp), float(targets[axis][values].sum()))
+    return None
