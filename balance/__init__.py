@@ -11,13 +11,13 @@ from balance.projections import (
     project,
     total_variation,
 )
-from balance.samples import Samples
+from balance.records import Records
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BalanceResult",
-    "Samples",
+    "Records",
     "data_balance",
     "kl_divergence",
     "marginal",

@@ -80,7 +80,7 @@ class Scaling:
 
     def step(self, axis):
         """Match the marginal on `axis`: one information projection."""
-        self.scalings[axis] = ratio(self.targets[axis], self.sums[axis])
+        self.scalings[axis] = safe_divide(self.targets[axis], self.sums[axis])
         positive = self.scalings[axis][self.scalings[axis] > 0]
         if positive.max() > _RANGE or positive.min() < 1 / _RANGE:
             self.values, self.absorbed = self.current(), list(self.potentials())
@@ -98,7 +98,7 @@ class Scaling:
             return tuple(a + np.log(u) for a, u in zip(self.absorbed, self.scalings, strict=True))
 
 
-def ratio(target, current):
+def safe_divide(target, current):
     """Return target / current where the target is positive, and 0 elsewhere."""
     return np.divide(target, current, out=np.zeros_like(target), where=target > 0)
 
@@ -112,7 +112,7 @@ def find_obstruction(support, targets, marginal, axis, slack):
     """
     size, other = len(targets[axis]), targets[1 - axis]
     with np.errstate(divide="ignore"):
-        order = np.argsort(-ratio(targets[axis], marginal), kind="stable")
+        order = np.argsort(-safe_divide(targets[axis], marginal), kind="stable")
     reached = np.full(len(other), size)
     np.minimum.at(reached, support[1 - axis], np.argsort(order)[support[axis]])
     reachable = np.bincount(reached, other, minlength=size + 1)[:size]

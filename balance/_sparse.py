@@ -4,7 +4,7 @@ import numpy as np
 from scipy import sparse
 
 from balance._scaling import Masses
-from balance.samples import Samples
+from balance.records import Records
 
 
 class SparseMasses(Masses):
@@ -52,4 +52,4 @@ class RecordMasses(Masses):
         return tuple(codes[self.values > 0] for codes in self.codes)
 
     def wrap(self, values):
-        return Samples(*self.codes, weights=values)
+        return Records(*self.codes, weights=values)

@@ -13,14 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from balance import _checks
+from balance._engine import checks
 
 _BLOCK_BYTES = 1 << 21
 _SMALL_TABLE = 256
 
 
-@dataclass(frozen=True)
-class Many:
+@dataclass(frozen=True, eq=False)
+class BalancedBatch:
     """Result of `balance_many`: scaling vectors, from which the tables are made when asked for.
 
     Attributes
@@ -29,13 +29,13 @@ class Many:
         The tables that were given, not copied.
     scalings : tuple of two ndarray, shapes (B, m) and (B, l)
         A balanced table is ``start[b] * outer(scalings[0][b], scalings[1][b])``.
-    seen : ndarray of bool, shape (B,)
+    complete : ndarray of bool, shape (B,)
         False off the event S.
     """
 
     start: NDArray = field(repr=False)
     scalings: tuple[NDArray[np.float64], NDArray[np.float64]] = field(repr=False)
-    seen: NDArray[np.bool_] = field(repr=False)
+    complete: NDArray[np.bool_] = field(repr=False)
 
     @property
     def tables(self) -> NDArray[np.float64]:
@@ -50,14 +50,14 @@ class Many:
         return out
 
 
-class Means(NamedTuple):
+class BatchMeans(NamedTuple):
     """Result of `balanced_means`."""
 
     values: NDArray[np.float64]
-    seen: NDArray[np.bool_]
+    complete: NDArray[np.bool_]
 
 
-def balance_many(tables: ArrayLike, targets: Sequence[ArrayLike], *, steps: int, first: int = 0) -> Many:
+def balance_many(tables: ArrayLike, targets: Sequence[ArrayLike], *, steps: int, first: int = 0) -> BalancedBatch:
     r"""Balance every table of a batch for a fixed number of half-steps.
 
     Where a table has an empty row or column (the complement of the event S of the paper) balancing is not
@@ -76,8 +76,8 @@ def balance_many(tables: ArrayLike, targets: Sequence[ArrayLike], *, steps: int,
 
     Returns
     -------
-    Many
-        Scaling vectors of each table, ``tables`` (B, m, l) on demand, and ``seen`` (B,), False off the event S.
+    BalancedBatch
+        Scaling vectors of each table, ``tables`` (B, m, l) on demand, and ``complete`` (B,), False off the event S.
 
     Raises
     ------
@@ -93,27 +93,27 @@ def balance_many(tables: ArrayLike, targets: Sequence[ArrayLike], *, steps: int,
     >>> result = balance_many([[[1, 1], [1, 3]], [[2, 0], [2, 0]]], ([0.5, 0.5], [0.5, 0.5]), steps=1)
     >>> result.tables.tolist()
     [[[0.25, 0.25], [0.125, 0.375]], [[0.5, 0.0], [0.5, 0.0]]]
-    >>> result.seen.tolist()
+    >>> result.complete.tolist()
     [True, False]
     """
     tables, targets, first = _validated(tables, targets, steps, first)
     found = np.empty(tables.shape[:2]), np.empty(tables.shape[::2])
-    seen = np.empty(len(tables), dtype=bool)
+    complete = np.empty(len(tables), dtype=bool)
 
     def work(block: slice) -> None:
         kernel, scalings, sums, totals = _start(tables, block, first)
-        seen[block] = _steps(kernel, scalings, sums, targets, steps, first)
-        kept = np.flatnonzero(~seen[block] | (steps == 0))
+        complete[block] = _steps(kernel, scalings, sums, targets, steps, first)
+        kept = np.flatnonzero(~complete[block] | (steps == 0))
         scalings[0][kept], scalings[1][kept] = 1 / totals[kept, None], 1
         found[0][block], found[1][block] = scalings
 
     _for_blocks(work, tables)
-    return Many(tables, found, seen)
+    return BalancedBatch(tables, found, complete)
 
 
 def balanced_means(
     tables: ArrayLike, h: ArrayLike, targets: Sequence[ArrayLike], *, steps: int, first: int = 0
-) -> Means:
+) -> BatchMeans:
     r"""Balanced estimates :math:`P_n^{(k)}(h)` of every table of a batch, for each k up to `steps`.
 
     This is the estimator of the paper: off the event S, that every row and every column was seen, it is
@@ -134,8 +134,8 @@ def balanced_means(
 
     Returns
     -------
-    Means
-        ``values`` (B, steps + 1), column k after k half-steps, and ``seen`` (B,), False off the event S.
+    BatchMeans
+        ``values`` (B, steps + 1), column k after k half-steps, and ``complete`` (B,), False off the event S.
 
     Raises
     ------
@@ -149,9 +149,9 @@ def balanced_means(
     [[0.6667, 0.625, 0.6333]]
     """
     tables, targets, first = _validated(tables, targets, steps, first)
-    h = _checks.values(h, tables.shape[1:], "h")
+    h = checks.as_values(h, tables.shape[1:], "h")
     values = np.empty((len(tables), steps + 1))
-    seen = np.empty(len(tables), dtype=bool)
+    complete = np.empty(len(tables), dtype=bool)
 
     def work(block: slice) -> None:
         kernel, scalings, sums, totals = _start(tables, block, first)
@@ -163,11 +163,11 @@ def balanced_means(
         def record(k: int) -> None:
             out[:, k] = (scalings[0] * _contract(weighted, scalings[1], 0, inner)).sum(axis=1)
 
-        seen[block] = _steps(kernel, scalings, sums, targets, steps, first, record)
-        out[~seen[block], 1:] = out[~seen[block], :1]
+        complete[block] = _steps(kernel, scalings, sums, targets, steps, first, record)
+        out[~complete[block], 1:] = out[~complete[block], :1]
 
     _for_blocks(work, tables)
-    return Means(values, seen)
+    return BatchMeans(values, complete)
 
 
 def _validated(tables, targets, steps, first):
@@ -176,9 +176,9 @@ def _validated(tables, targets, steps, first):
         raise ValueError(f"tables has {tables.ndim} axes: pass one batch of shape (B, m, l)")
     if tables.dtype.kind not in "biuf":
         raise ValueError(f"tables has dtype {tables.dtype}: pass real numbers")
-    first = _checks.axis(first, 2, "first")
-    _checks.count(steps, "steps")
-    targets = _checks.targets(targets, [np.ones(n) for n in tables.shape[1:]])
+    first = checks.check_axis(first, 2, "first")
+    checks.check_count(steps, "steps")
+    targets = checks.as_targets(targets, [np.ones(n) for n in tables.shape[1:]])
     for a, target in enumerate(targets):
         if not target.all():
             i = int(np.argmin(target))
@@ -189,6 +189,9 @@ def _validated(tables, targets, steps, first):
 def _for_blocks(work: Callable[[slice], None], tables: NDArray) -> None:
     size = max(1, _BLOCK_BYTES // (8 * max(1, tables[0].size if len(tables) else 1)))
     blocks = [slice(i, i + size) for i in range(0, len(tables), size)]
+    if len(blocks) == 1:
+        work(blocks[0])
+        return
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(work, blocks))
 
@@ -227,16 +230,16 @@ def _steps(kernel, scalings, sums, targets, steps, first, record=None):
     Of the others the scalings become infinite or nan. With fewer than two half-steps the marginals are looked at
     all the same.
     """
-    seen = np.ones(len(kernel), dtype=bool)
+    complete = np.ones(len(kernel), dtype=bool)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for k in range(1, max(steps, 2) + 1):
             axis = (first + k - 1) % 2
             if k > 1:
                 _contract(kernel, scalings[1 - axis], axis, sums[axis])
             if k <= 2:
-                seen &= sums[axis].min(axis=1) > 0
+                complete &= sums[axis].min(axis=1) > 0
             if k <= steps:
                 np.divide(targets[axis], sums[axis], out=scalings[axis])
                 if record:
                     record(k)
-    return seen
+    return complete

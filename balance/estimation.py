@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
-from balance import _checks
+from balance._engine import checks
 from balance.projections import data_balance
-from balance.variance import centered
+from balance.variance import influence_function
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Estimate:
     """Result of `estimate`.
 
@@ -117,14 +117,14 @@ def estimate(
         raise ValueError(f"{len(targets)} targets: pass one for x and one for y")
     labels, masses = zip(*(_target(t, f"targets[{a}]") for a, t in enumerate(targets)), strict=True)
     shape = tuple(len(v) for v in masses)
-    targets = _checks.targets(masses, [np.ones(n) for n in shape])
+    targets = checks.as_targets(masses, [np.ones(n) for n in shape])
     x, y = (_codes(v, known, name) for v, known, name in zip((x, y), labels, "xy", strict=True))
     if len(x) != len(y):
         raise ValueError(f"x has {len(x)} records and y has {len(y)}")
     h = np.asarray(h)
-    outcomes = _checks.values(h, shape, "h")[x, y] if h.ndim == 2 else _checks.values(h, x.shape, "h")
-    first = _checks.axis(first, 2, "first")
-    steps = _checks.count(steps, "steps")
+    outcomes = checks.as_values(h, shape, "h")[x, y] if h.ndim == 2 else checks.as_values(h, x.shape, "h")
+    first = checks.check_axis(first, 2, "first")
+    steps = checks.check_count(steps, "steps")
     if not 0 < level < 1:
         raise ValueError(f"level = {level!r}: pass a number between 0 and 1, such as 0.95")
     n, fitted = len(x), (1, shape[first], sum(shape) - 1)
@@ -140,7 +140,7 @@ def estimate(
     else:
         table = data_balance(counts, targets, steps=steps, first=first).table
         means = sums / np.maximum(counts, 1)
-        influence = outcomes - means[x, y] + centered(table, means, steps, first)[x, y]
+        influence = outcomes - means[x, y] + influence_function(table, means, steps, first)[x, y]
     weights = (table / np.maximum(counts, 1))[x, y]
     value, freedom = weights @ outcomes, n - fitted[min(steps, 2)]
     error = margin = np.inf
@@ -164,7 +164,7 @@ def estimate(
 def _target(target, name):
     """Return the values that have a target and their masses."""
     known = list(target) if isinstance(target, Mapping) else list(range(len(target)))
-    masses = _checks.masses(list(target.values()) if isinstance(target, Mapping) else target, name, ndim=1)
+    masses = checks.as_masses(list(target.values()) if isinstance(target, Mapping) else target, name, ndim=1)
     if not masses.all():
         raise ValueError(f"{name}: value {known[int(np.argmin(masses))]!r} has mass 0: leave it out")
     return known, masses
@@ -176,7 +176,7 @@ def _codes(values, known, name):
     values = np.asarray(values)
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"{name} has shape {values.shape}: pass one value per record")
-    codes = np.array([position.get(value, -1) for value in values.tolist()])
+    codes = np.array([position.get(value, -1) for value in values.tolist()], dtype=np.intp)
     if (codes < 0).any():
         i = int(np.argmin(codes))
         raise ValueError(f"{name}[{i}] = {values[i]!r} has no target: add one, or drop or merge that value")

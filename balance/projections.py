@@ -13,14 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from scipy.special import rel_entr
 
-from balance import _checks, _scaling
+from balance import _scaling
 from balance._dense import DenseMasses
+from balance._engine import checks
 from balance._sparse import RecordMasses, SparseMasses
-from balance.samples import Samples
+from balance.records import Records
 
 _ROUNDING = 1e-12
 
-Table = ArrayLike | sparse.sparray | sparse.spmatrix | Samples
+TableLike = ArrayLike | sparse.sparray | sparse.spmatrix | Records
 """Masses: an array with two or more axes, a SciPy sparse table with two, or weighted records."""
 
 
@@ -80,12 +81,12 @@ def total_variation(p: ArrayLike, q: ArrayLike) -> float:
     return float(0.5 * np.abs(p - q).sum())
 
 
-def marginal(table: Table, axis: int) -> NDArray[np.float64]:
+def marginal(table: TableLike, axis: int) -> NDArray[np.float64]:
     """Marginal of a table: its sum over all axes but one, normalized to total mass 1.
 
     Parameters
     ----------
-    table : array_like or SciPy sparse array with two or more axes, or Samples
+    table : array_like or SciPy sparse array with two or more axes, or Records
         Masses or counts, finite and >= 0, not all zero.
     axis : int
         The axis that is kept, counted from 0.
@@ -93,7 +94,7 @@ def marginal(table: Table, axis: int) -> NDArray[np.float64]:
     Returns
     -------
     ndarray, shape (table.shape[axis],)
-        For `Samples` up to the largest code.
+        For `Records` up to the largest code.
 
     Raises
     ------
@@ -106,10 +107,10 @@ def marginal(table: Table, axis: int) -> NDArray[np.float64]:
     [0.4, 0.6]
     """
     start = _read(table)
-    return start.sums(_checks.axis(axis, start.ndim))
+    return start.sums(checks.check_axis(axis, start.ndim))
 
 
-def project(table: Table, target: ArrayLike, axis: int) -> NDArray[np.float64] | sparse.csr_array | Samples:
+def project(table: TableLike, target: ArrayLike, axis: int) -> NDArray[np.float64] | sparse.csr_array | Records:
     r"""Information projection on the tables whose marginal on one axis is the target.
 
     For axis 0 (an X-step) the result is :math:`R(x, y) P_X(x) / R_X(x)`, for axis 1 (a Y-step)
@@ -118,7 +119,7 @@ def project(table: Table, target: ArrayLike, axis: int) -> NDArray[np.float64] |
 
     Parameters
     ----------
-    table : array_like or SciPy sparse array with two or more axes, or Samples
+    table : array_like or SciPy sparse array with two or more axes, or Records
         Masses or counts R, finite and >= 0; normalized first.
     target : array_like, shape (table.shape[axis],)
         Masses >= 0; normalized first.
@@ -127,7 +128,7 @@ def project(table: Table, target: ArrayLike, axis: int) -> NDArray[np.float64] |
 
     Returns
     -------
-    ndarray, csr_array or Samples, as the table
+    ndarray, csr_array or Records, as the table
         Total mass 1.
 
     Raises
@@ -147,22 +148,22 @@ def project(table: Table, target: ArrayLike, axis: int) -> NDArray[np.float64] |
     [[0.25, 0.25], [0.125, 0.375]]
     """
     start = _read(table)
-    axis = _checks.axis(axis, start.ndim)
-    vector = _checks.masses(target, "target", ndim=1)
+    axis = checks.check_axis(axis, start.ndim)
+    vector = checks.as_masses(target, "target", ndim=1)
     current = start.sums(axis)
-    vector = _checks.target(vector / vector.sum(), current, axis, start.ndim)
+    vector = checks.check_target(vector / vector.sum(), current, axis, start.ndim)
     scalings = [np.ones(n) for n in start.shape]
-    scalings[axis] = _scaling.ratio(vector, current)
+    scalings[axis] = _scaling.safe_divide(vector, current)
     return start.wrap(start.values * start.spread(scalings))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BalanceResult:
     """Result of `data_balance`.
 
     Attributes
     ----------
-    table : ndarray, csr_array or Samples
+    table : ndarray, csr_array or Records
         The balanced table, total mass 1, of the kind that was passed: dense, sparse, or records with their balanced
         weights.
     potentials : tuple of ndarray, one per axis
@@ -186,7 +187,7 @@ class BalanceResult:
         The steps + 1 tables, from the normalized input on, if `keep_iterates`.
     """
 
-    table: NDArray[np.float64] | sparse.csr_array | Samples = field(repr=False)
+    table: NDArray[np.float64] | sparse.csr_array | Records = field(repr=False)
     potentials: tuple[NDArray[np.float64], ...] = field(repr=False)
     targets: tuple[NDArray[np.float64], ...] = field(repr=False)
     history: NDArray[np.float64] = field(repr=False)
@@ -194,7 +195,7 @@ class BalanceResult:
     converged: bool
     reason: str
     message: str
-    iterates: tuple[NDArray[np.float64] | sparse.csr_array | Samples, ...] | None = field(repr=False)
+    iterates: tuple[NDArray[np.float64] | sparse.csr_array | Records, ...] | None = field(repr=False)
 
     @property
     def errors(self) -> NDArray[np.float64]:
@@ -208,7 +209,7 @@ class BalanceResult:
 
 
 def data_balance(
-    table: Table,
+    table: TableLike,
     targets: Sequence[ArrayLike],
     *,
     steps: int | None = None,
@@ -228,9 +229,9 @@ def data_balance(
 
     Parameters
     ----------
-    table : array_like with two or more axes, SciPy sparse array with two, or Samples
+    table : array_like with two or more axes, SciPy sparse array with two, or Records
         Masses or counts, finite and >= 0. Zeros are legal and stay zero. Not modified. A half-step costs as much as
-        there are cells: of a sparse table those that are stored, of `Samples` the records.
+        there are cells: of a sparse table those that are stored, of `Records` the records.
     targets : sequence of array_like, one vector per axis
         Masses >= 0 with one common total, which is normalized to 1.
     steps : int, optional
@@ -272,13 +273,13 @@ def data_balance(
     targets = tuple(targets)
     start = _read(table, targets)
     sums = [start.sums(a) for a in range(start.ndim)]
-    vectors = _checks.targets(targets, sums)
-    first = _checks.axis(first, start.ndim, "first")
+    vectors = checks.as_targets(targets, sums)
+    first = checks.check_axis(first, start.ndim, "first")
     if (steps is None) == (tol is None):
         raise ValueError("give exactly one of steps (a number of half-steps) and tol (an error)")
     for name, value in (("steps", steps), ("max_steps", max_steps)):
         if value is not None:
-            _checks.count(value, name)
+            checks.check_count(value, name)
     if tol is not None and not 0 < tol < 1:
         raise ValueError(f"tol = {tol!r}: pass a total variation distance between 0 and 1")
     state, history, iterates, reason, obstruction = _scaling.run(
@@ -300,14 +301,14 @@ def data_balance(
 
 def _read(table, targets=()) -> _scaling.Masses:
     """Return the normalized masses of a table. The axes of records are as long as their codes and targets need."""
-    if isinstance(table, Samples):
+    if isinstance(table, Records):
         known = [np.size(target) for target in targets] + [0] * len(table.codes)
         shape = tuple(max(int(codes.max()) + 1, n) for codes, n in zip(table.codes, known, strict=False))
-        weights = _checks.normalized(table.weights, _checks.first_entry("weights"))
+        weights = checks.normalize(table.weights, checks.locate_entry("weights"))
         return RecordMasses(table.codes, weights, shape)
     if sparse.issparse(table):
-        return SparseMasses(_checks.sparse_table(table))
-    return DenseMasses(_checks.table(table))
+        return SparseMasses(checks.as_sparse_table(table))
+    return DenseMasses(checks.as_table(table))
 
 
 def _message(reason, errors, tol, obstruction) -> str:
@@ -334,7 +335,7 @@ def _message(reason, errors, tol, obstruction) -> str:
 
 
 def _pair(first, second, name, other):
-    first, second = _checks.probabilities(first, name), _checks.probabilities(second, other)
+    first, second = checks.as_probabilities(first, name), checks.as_probabilities(second, other)
     if first.shape != second.shape:
         raise ValueError(f"{name} has shape {first.shape}, {other} has shape {second.shape}")
     return first, second

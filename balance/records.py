@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from balance import _checks
+from balance._engine import checks
 
 
-class Samples:
+class Records:
     """Weighted records: a sparse table with one cell for each record.
 
     Parameters
@@ -33,7 +33,7 @@ class Samples:
     Six records of two variables, each to be even:
 
     >>> from balance import data_balance
-    >>> records = Samples([0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 0, 1])
+    >>> records = Records([0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 0, 1])
     >>> result = data_balance(records, ([1, 1], [1, 1]), steps=1)
     >>> result.table.weights.tolist()
     [0.125, 0.125, 0.125, 0.125, 0.25, 0.25]
@@ -43,14 +43,14 @@ class Samples:
         if len(codes) < 2:
             raise ValueError(f"{len(codes)} variables: pass the codes of at least 2")
         self.codes: tuple[NDArray[np.intp], ...] = tuple(
-            _checks.codes(values, f"codes[{axis}]") for axis, values in enumerate(codes)
+            checks.as_codes(values, f"codes[{axis}]") for axis, values in enumerate(codes)
         )
         lengths = [len(values) for values in self.codes]
         if len(set(lengths)) > 1:
             raise ValueError(f"the variables have {', '.join(map(str, lengths))} records: pass one code per record")
         n = lengths[0]
         self.weights: NDArray[np.float64] = (
-            np.full(n, 1 / n) if weights is None else _checks.masses(weights, "weights", ndim=1)
+            np.full(n, 1 / n) if weights is None else checks.as_masses(weights, "weights", ndim=1)
         )
         if len(self.weights) != n:
             raise ValueError(f"weights has length {len(self.weights)}, the variables have {n} records")
@@ -59,4 +59,4 @@ class Samples:
         return len(self.weights)
 
     def __repr__(self) -> str:
-        return f"Samples({len(self)} records of {len(self.codes)} variables)"
+        return f"Records({len(self)} records of {len(self.codes)} variables)"
