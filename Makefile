@@ -54,7 +54,7 @@ sync: $(READY) ## write the first cell of each chapter, normalize and format the
 	$(BIN)/python book/tools/sync.py
 	$(BIN)/ruff format .
 
-experiments: $(READY) ## measure what balance/data/results lacks; remove a table to measure it anew
+experiments: $(READY) ## measure what balance/datasets/data/results lacks; remove a table to measure it anew
 	PYTHONPATH=. $(BIN)/python experiments/contrastive.py
 	PYTHONPATH=. $(BIN)/python experiments/clustering.py
 	PYTHONPATH=. $(BIN)/python experiments/curation.py

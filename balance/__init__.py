@@ -3,6 +3,7 @@
 The package beneath the book *The Benefits of Balance*. One module per chapter.
 """
 
+from balance.estimation import estimate
 from balance.projections import (
     BalanceResult,
     ConvergenceWarning,
@@ -23,6 +24,7 @@ __all__ = [
     "Records",
     "Scores",
     "data_balance",
+    "estimate",
     "kl_divergence",
     "marginal",
     "project",

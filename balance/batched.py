@@ -1,63 +1,25 @@
-"""Balancing of many two-way tables at once: for enumeration, Monte-Carlo and the bootstrap.
+"""Balancing of many two-way tables at once: for enumeration, Monte-Carlo and the bootstrap."""
 
-All tables share their targets and the number of half-steps. They are worked through in blocks of 2 MB, small enough
-for the processor's cache, with one scaling vector per axis and table; the blocks are shared among the cores.
-"""
-
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from balance import _checks
-
-_BLOCK_BYTES = 1 << 21
-_SMALL_TABLE = 256
-
-
-@dataclass(frozen=True)
-class Many:
-    """Result of `balance_many`: scaling vectors, from which the tables are made when asked for.
-
-    Attributes
-    ----------
-    start : ndarray, shape (B, m, l)
-        The tables that were given, not copied.
-    scalings : tuple of two ndarray, shapes (B, m) and (B, l)
-        A balanced table is ``start[b] * outer(scalings[0][b], scalings[1][b])``.
-    seen : ndarray of bool, shape (B,)
-        False off the event S.
-    """
-
-    start: NDArray = field(repr=False)
-    scalings: tuple[NDArray[np.float64], NDArray[np.float64]] = field(repr=False)
-    seen: NDArray[np.bool_] = field(repr=False)
-
-    @property
-    def tables(self) -> NDArray[np.float64]:
-        """The balanced tables, shape (B, m, l), each of total mass 1; made anew at each call."""
-        out = np.empty(self.start.shape)
-
-        def work(block: slice) -> None:
-            np.multiply(self.start[block], self.scalings[0][block, :, None], out=out[block])
-            out[block] *= self.scalings[1][block, None, :]
-
-        _for_blocks(work, self.start)
-        return out
+from balance._engine import checks
+from balance._engine.numbers import as_array
+from balance._engine.stacks import Stack
+from balance.projections import BalanceResult, data_balance
 
 
-class Means(NamedTuple):
+class BatchMeans(NamedTuple):
     """Result of `balanced_means`."""
 
     values: NDArray[np.float64]
-    seen: NDArray[np.bool_]
+    complete: NDArray[np.bool_]
 
 
-def balance_many(tables: ArrayLike, targets: Sequence[ArrayLike], *, steps: int, first: int = 0) -> Many:
+def balance_many(tables: ArrayLike, targets: Sequence[ArrayLike], *, steps: int, first: int = 0) -> BalanceResult[NDArray[np.float64]]:
     r"""Balance every table of a batch for a fixed number of half-steps.
 
     Where a table has an empty row or column (the complement of the event S of the paper) balancing is not
@@ -68,7 +30,7 @@ def balance_many(tables: ArrayLike, targets: Sequence[ArrayLike], *, steps: int,
     tables : array_like, shape (B, m, l)
         Counts or masses >= 0, none of the tables all zero. Not modified.
     targets : two array_likes, shapes (m,) and (l,)
-        Positive masses with a common total, which is normalized to 1.
+        Masses >= 0 with a common total, which is normalized to 1.
     steps : int
         Number of half-steps, >= 0.
     first : {0, 1}
@@ -76,13 +38,13 @@ def balance_many(tables: ArrayLike, targets: Sequence[ArrayLike], *, steps: int,
 
     Returns
     -------
-    Many
-        Scaling vectors of each table, ``tables`` (B, m, l) on demand, and ``seen`` (B,), False off the event S.
+    BalanceResult
+        ``table`` (B, m, l) on demand, and ``complete`` (B,), False off the event S.
 
     Raises
     ------
     ValueError
-        If an entry is negative or not finite, a table or a target entry is zero, or a shape does not fit.
+        If an entry is negative or not finite, a table has no mass, or a shape does not fit.
 
     See Also
     --------
@@ -91,29 +53,17 @@ def balance_many(tables: ArrayLike, targets: Sequence[ArrayLike], *, steps: int,
     Examples
     --------
     >>> result = balance_many([[[1, 1], [1, 3]], [[2, 0], [2, 0]]], ([0.5, 0.5], [0.5, 0.5]), steps=1)
-    >>> result.tables.tolist()
+    >>> result.table.tolist()
     [[[0.25, 0.25], [0.125, 0.375]], [[0.5, 0.0], [0.5, 0.0]]]
-    >>> result.seen.tolist()
+    >>> result.complete.tolist()
     [True, False]
     """
-    tables, targets, first = _validated(tables, targets, steps, first)
-    found = np.empty(tables.shape[:2]), np.empty(tables.shape[::2])
-    seen = np.empty(len(tables), dtype=bool)
-
-    def work(block: slice) -> None:
-        kernel, scalings, sums, totals = _start(tables, block, first)
-        seen[block] = _steps(kernel, scalings, sums, targets, steps, first)
-        kept = np.flatnonzero(~seen[block] | (steps == 0))
-        scalings[0][kept], scalings[1][kept] = 1 / totals[kept, None], 1
-        found[0][block], found[1][block] = scalings
-
-    _for_blocks(work, tables)
-    return Many(tables, found, seen)
+    return data_balance(_batch(tables), targets, steps=checks.check_count(steps, "steps"), first=first)
 
 
 def balanced_means(
     tables: ArrayLike, h: ArrayLike, targets: Sequence[ArrayLike], *, steps: int, first: int = 0
-) -> Means:
+) -> BatchMeans:
     r"""Balanced estimates :math:`P_n^{(k)}(h)` of every table of a batch, for each k up to `steps`.
 
     This is the estimator of the paper: off the event S, that every row and every column was seen, it is
@@ -126,7 +76,7 @@ def balanced_means(
     h : array_like, shape (m, l)
         Values of the test function, finite.
     targets : two array_likes, shapes (m,) and (l,)
-        Positive masses with a common total, which is normalized to 1.
+        Masses >= 0 with a common total, which is normalized to 1.
     steps : int
         The largest number of half-steps, >= 0.
     first : {0, 1}
@@ -134,8 +84,8 @@ def balanced_means(
 
     Returns
     -------
-    Means
-        ``values`` (B, steps + 1), column k after k half-steps, and ``seen`` (B,), False off the event S.
+    BatchMeans
+        ``values`` (B, steps + 1), column k after k half-steps, and ``complete`` (B,), False off the event S.
 
     Raises
     ------
@@ -148,95 +98,24 @@ def balanced_means(
     >>> means.values.round(4).tolist()
     [[0.6667, 0.625, 0.6333]]
     """
-    tables, targets, first = _validated(tables, targets, steps, first)
-    h = _checks.values(h, tables.shape[1:], "h")
-    values = np.empty((len(tables), steps + 1))
-    seen = np.empty(len(tables), dtype=bool)
+    steps, first = checks.check_count(steps, "steps"), checks.check_axis(first, 2, "first")
+    stack = Stack(_batch(tables), targets)
+    h = checks.as_values(h, stack.shape, "h")
+    values = np.empty((len(stack.tables), steps + 1))
 
-    def work(block: slice) -> None:
-        kernel, scalings, sums, totals = _start(tables, block, first)
-        weighted = kernel * h
-        out = values[block]
-        out[:, 0] = weighted.sum(axis=(1, 2)) / totals
-        inner = np.empty(scalings[0].shape)
+    def visit(block, kept, k, state):
+        # sum over cells of u (h P) v, by the contraction of the half-steps
+        weighted = state.masses.contract(state.values * h, state.scalings, 0)
+        values[block, k][kept] = (state.scalings[0] * weighted).sum(axis=-1)
 
-        def record(k: int) -> None:
-            out[:, k] = (scalings[0] * _contract(weighted, scalings[1], 0, inner)).sum(axis=1)
-
-        seen[block] = _steps(kernel, scalings, sums, targets, steps, first, record)
-        out[~seen[block], 1:] = out[~seen[block], :1]
-
-    _for_blocks(work, tables)
-    return Means(values, seen)
+    stack.balance(steps, first, visit=visit)
+    off = np.flatnonzero(~stack.complete)
+    values[off] = ((stack.tables[off] * h).sum(axis=(1, 2)) * stack.scalings[0][off, 0])[:, None]
+    return BatchMeans(values, stack.complete)
 
 
-def _validated(tables, targets, steps, first):
-    tables = np.asarray(tables)
-    if tables.ndim != 3:
-        raise ValueError(f"tables has {tables.ndim} axes: pass one batch of shape (B, m, l)")
-    if tables.dtype.kind not in "biuf":
-        raise ValueError(f"tables has dtype {tables.dtype}: pass real numbers")
-    first = _checks.axis(first, 2, "first")
-    _checks.count(steps, "steps")
-    targets = _checks.targets(targets, [np.ones(n) for n in tables.shape[1:]])
-    for a, target in enumerate(targets):
-        if not target.all():
-            i = int(np.argmin(target))
-            raise ValueError(f"targets[{a}][{i}] is 0: leave that value out of the tables")
-    return tables, targets, first
-
-
-def _for_blocks(work: Callable[[slice], None], tables: NDArray) -> None:
-    size = max(1, _BLOCK_BYTES // (8 * max(1, tables[0].size if len(tables) else 1)))
-    blocks = [slice(i, i + size) for i in range(0, len(tables), size)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(work, blocks))
-
-
-def _start(tables, block, first):
-    """Return (tables as floats, scalings of ones, marginals with those of the first axis set, totals)."""
-    kernel = tables[block].astype(np.float64, copy=False)
-    scalings = [np.ones((len(kernel), size)) for size in kernel.shape[1:]]
-    sums = [np.empty(scaling.shape) for scaling in scalings]
-    totals = _contract(kernel, scalings[1 - first], first, sums[first]).sum(axis=1)
-    if not (np.isfinite(totals).all() and kernel.min() >= 0 and totals.all()):
-        for wrong, what in (
-            (~np.isfinite(totals), "has an entry that is not finite"),
-            (kernel.min(axis=(1, 2)) < 0, "has a negative entry"),
-            (totals == 0, "has no mass"),
-        ):
-            if wrong.any():
-                raise ValueError(f"tables[{block.start + int(np.argmax(wrong))}] {what}")
-    return kernel, scalings, sums, totals
-
-
-def _contract(kernel, scaling, axis, out):
-    """Write to `out` the sums of each table on an axis, weighted by its scaling vector on the other one."""
-    if kernel.shape[1] * kernel.shape[2] <= _SMALL_TABLE:
-        return np.einsum("bxy,by->bx" if axis == 0 else "bxy,bx->by", kernel, scaling, out=out)
-    if axis == 0:
-        np.matmul(kernel, scaling[:, :, None], out=out[:, :, None])
-    else:
-        np.matmul(scaling[:, None, :], kernel, out=out[:, None, :])
-    return out
-
-
-def _steps(kernel, scalings, sums, targets, steps, first, record=None):
-    """Do the half-steps on `scalings`; return which tables have no empty row or column.
-
-    Of the others the scalings become infinite or nan. With fewer than two half-steps the marginals are looked at
-    all the same.
-    """
-    seen = np.ones(len(kernel), dtype=bool)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        for k in range(1, max(steps, 2) + 1):
-            axis = (first + k - 1) % 2
-            if k > 1:
-                _contract(kernel, scalings[1 - axis], axis, sums[axis])
-            if k <= 2:
-                seen &= sums[axis].min(axis=1) > 0
-            if k <= steps:
-                np.divide(targets[axis], sums[axis], out=scalings[axis])
-                if record:
-                    record(k)
-    return seen
+def _batch(tables):
+    array = as_array(tables, "tables")
+    if array.ndim != 3:
+        raise ValueError(f"tables has {array.ndim} axes: pass one batch of shape (B, m, l)")
+    return array

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from balance import _checks
+from balance._engine import checks
 from balance.enumeration import exact_mse, mean_squared_error, simulated_mse
-from balance.variance import balanced_variance, centered
+from balance.variance import balanced_variance, influence_function
 
 __all__ = [
     "Expansion",
@@ -55,13 +55,13 @@ def missing_probability(table: ArrayLike, n: int) -> float:
     >>> missing_probability([[0.5, 0], [0, 0.5]], 3)
     0.25
     """
-    joint = _checks.table(table)
+    joint = checks.as_table(table)
     m, l = joint.shape
     if m + l > _MOST_VALUES:
         raise ValueError(f"{m} rows and {l} columns: inclusion and exclusion is for {_MOST_VALUES} together")
     rows, columns = (np.arange(2**size)[:, None] >> np.arange(size) & 1 for size in (m, l))
     signs = np.multiply.outer((-1.0) ** (m - rows.sum(axis=1)), (-1.0) ** (l - columns.sum(axis=1)))
-    powers = np.minimum(rows @ joint @ columns.T, 1.0) ** _checks.count(n, "n", least=1)
+    powers = np.minimum(rows @ joint @ columns.T, 1.0) ** checks.check_count(n, "n", least=1)
     signs[-1, -1] = 0
     return float(np.clip(-np.sum(signs * powers), 0, 1))
 
@@ -129,9 +129,9 @@ def explicit_bound(table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first:
     >>> bound.vacuous, bool(bound.first_order < bound.rmse < 1.2 * bound.first_order)
     (False, True)
     """
-    joint, h = _checks.law(table, h)
-    steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
-    n = _checks.count(n, "n", least=1)
+    joint, h = checks.as_law(table, h)
+    steps, first = checks.check_count(steps, "steps"), checks.check_axis(first, 2, "first")
+    n = checks.check_count(n, "n", least=1)
     if steps < 1:
         raise ValueError(f"steps = {steps}: the bound is for at least 1 half-step; without any it is sigma_0 / sqrt(n)")
     masses = np.concatenate([joint.sum(axis=1), joint.sum(axis=0)])
@@ -149,7 +149,7 @@ def explicit_bound(table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first:
     return ExplicitBound(float(sigma), float(remainder / n), float(rare), float(oscillation))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Expansion:
     """Second-order expansion of mean squared error and bias for k = 0..steps, from `expansion`.
 
@@ -159,13 +159,13 @@ class Expansion:
         sigma_k^2.
     constants : ndarray, shape (steps + 1,)
         c_k: the mean squared error is sigma_k^2 / n + c_k / n^2 + O(n^-3).
-    biases : ndarray, shape (steps + 1,)
-        b_k: the bias is b_k / n + O(n^-2).
+    scaled_biases : ndarray, shape (steps + 1,)
+        b_k, n times the bias to first order: the bias is b_k / n + O(n^-2).
     """
 
     variances: NDArray[np.float64]
     constants: NDArray[np.float64]
-    biases: NDArray[np.float64]
+    scaled_biases: NDArray[np.float64]
 
     def mse(self, n: int) -> NDArray[np.float64]:
         """Expanded mean squared error, shape (steps + 1,)."""
@@ -196,8 +196,8 @@ def expansion(table: ArrayLike, h: ArrayLike, steps: int, *, first: int = 0) -> 
     >>> result.best_steps(150), result.best_steps(300)
     (1, 3)
     """
-    joint, h = _checks.law(table, h)
-    steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
+    joint, h = checks.as_law(table, h)
+    steps, first = checks.check_count(steps, "steps"), checks.check_axis(first, 2, "first")
     rows = [(balanced_variance(joint, h, k, first), *_second_order(joint, h, k, first)) for k in range(steps + 1)]
     return Expansion(*np.array(rows).T)
 
@@ -221,15 +221,15 @@ def remainder_constant(table: ArrayLike, h: ArrayLike, steps: int, *, first: int
     >>> round(remainder_constant([[0.3, 0.1], [0.15, 0.45]], [[1, -2], [0.5, 3]], steps=1), 6)
     1.48125
     """
-    joint, h = _checks.law(table, h)
-    steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
+    joint, h = checks.as_law(table, h)
+    steps, first = checks.check_count(steps, "steps"), checks.check_axis(first, 2, "first")
     return _second_order(joint, h, steps, first)[0]
 
 
 def _functions(joint, h, steps, first):
     """Return the pairs (g_j, axis of step j), j = 1..steps, with g_j = C_j C_{j+1} ... C_k h."""
     axes = [(first + j) % 2 for j in range(steps)]
-    return [(centered(joint, h, steps - j, first=axis), axis) for j, axis in enumerate(axes)]
+    return [(influence_function(joint, h, steps - j, first=axis), axis) for j, axis in enumerate(axes)]
 
 
 def _terms(joint, functions, directions):

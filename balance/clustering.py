@@ -16,7 +16,7 @@ from sklearn.metrics.cluster import contingency_matrix
 from torch import Tensor
 from torch.nn import functional
 
-from balance import _checks
+from balance._engine import checks
 from balance.contrastive import log_balance
 from balance.operators import markov_svd
 
@@ -63,11 +63,14 @@ def assignments(scores: Tensor, *, sweeps: int = 3, epsilon: float = 0.05, targe
             [0.6000, 0.4000]])
     """
     _positive(epsilon, "epsilon")
-    sweeps = _checks.count(sweeps, "sweeps")
+    sweeps = checks.check_count(sweeps, "sweeps")
+    images = _matrix(scores).shape[-2]
+    pair = None
     if targets is not None:
-        targets = (torch.ones(_matrix(scores).shape[-2]), targets)
+        masses = torch.as_tensor(checks.as_masses(targets, "targets", ndim=1))
+        pair = (np.full(images, 1 / images), masses / masses.sum())
     # the softmax is the last X-step
-    return log_balance(scores / epsilon, steps=max(2 * sweeps - 1, 0), targets=targets, first=1).softmax(-1)
+    return log_balance(scores / epsilon, steps=max(2 * sweeps - 1, 0), targets=pair, first=1).softmax(-1)
 
 
 def cross_entropy(codes: Tensor, scores: Tensor, temperature: float = 0.1) -> Tensor:
@@ -235,7 +238,7 @@ def usage_entropy(codes: Tensor) -> float:
     return (torch.special.entr(usage(codes)).sum() / math.log(codes.shape[-1])).item()
 
 
-def agreement(labels: ArrayLike, clusters: ArrayLike) -> tuple[float, float]:
+def nmi_and_ari(labels: ArrayLike, clusters: ArrayLike) -> tuple[float, float]:
     """Normalized mutual information and adjusted Rand index of two labelings (scikit-learn).
 
     Parameters
@@ -250,13 +253,13 @@ def agreement(labels: ArrayLike, clusters: ArrayLike) -> tuple[float, float]:
 
     Examples
     --------
-    >>> agreement([0, 0, 1, 1], [5, 5, 2, 2]), agreement([0, 0, 1, 1], [0, 0, 0, 0])
+    >>> nmi_and_ari([0, 0, 1, 1], [5, 5, 2, 2]), nmi_and_ari([0, 0, 1, 1], [0, 0, 0, 0])
     ((1.0, 1.0), (0.0, 0.0))
     """
     return float(normalized_mutual_info_score(labels, clusters)), float(adjusted_rand_score(labels, clusters))
 
 
-def matched_share(labels: ArrayLike, clusters: ArrayLike) -> float:
+def clustering_accuracy(labels: ArrayLike, clusters: ArrayLike) -> float:
     """Largest share of images that a one-to-one matching of clusters with classes explains.
 
     Parameters
@@ -270,7 +273,7 @@ def matched_share(labels: ArrayLike, clusters: ArrayLike) -> float:
 
     Examples
     --------
-    >>> matched_share([0, 0, 0, 1], [7, 7, 3, 3])
+    >>> clustering_accuracy([0, 0, 0, 1], [7, 7, 3, 3])
     0.75
     """
     counts = contingency_matrix(labels, clusters)
@@ -310,7 +313,7 @@ def usage_variance(table: ArrayLike, batch_size: int, sweeps: int) -> NDArray[np
     >>> [usage_variance(table, batch_size=100, sweeps=s).round(7).tolist() for s in (0, 1)]
     [[0.000625, 0.000625], [3.91e-05, 3.91e-05]]
     """
-    batch_size, sweeps = _checks.count(batch_size, "batch_size", 1), _checks.count(sweeps, "sweeps")
+    batch_size, sweeps = checks.check_count(batch_size, "batch_size", 1), checks.check_count(sweeps, "sweeps")
     svd = markov_svd(table)
     rows, sizes = svd.row_marginal, svd.column_marginal
     if np.ptp(rows) > 1e-6 * rows.mean():

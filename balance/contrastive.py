@@ -8,9 +8,13 @@ row, a Y-step a softmax over each column. All steps are done on logarithms, in f
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from balance._engine.checks import check_axis, check_count
+from balance._engine.tensors import at_least_float32, log_potentials
 
 
 def cosine_scores(x: Tensor, y: Tensor, scale: float | Tensor = 100.0) -> Tensor:
@@ -34,7 +38,7 @@ def cosine_scores(x: Tensor, y: Tensor, scale: float | Tensor = 100.0) -> Tensor
     >>> cosine_scores(torch.eye(2), torch.tensor([[2.0, 0.0], [3.0, 4.0]])).tolist()
     [[100.0, 60.000...], [0.0, 80.0...]]
     """
-    x, y = _at_least_float32(x), _at_least_float32(y)
+    x, y = at_least_float32(x), at_least_float32(y)
     with torch.autocast(x.device.type, enabled=False):
         return scale * functional.normalize(x, dim=-1) @ functional.normalize(y, dim=-1).mT
 
@@ -70,20 +74,8 @@ def log_balance(scores: Tensor, *, steps: int, targets: Sequence[Tensor] | None 
     tensor([[0.2500, 0.2500],
             [0.1250, 0.3750]])
     """
-    if scores.ndim < 2:
-        raise ValueError(f"scores has {scores.ndim} axes: pass one row for each image, one column for each text")
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-        raise ValueError(f"steps = {steps!r}: choose an integer >= 0")
-    if first not in (0, 1):
-        raise ValueError(f"first = {first!r}: choose 0 (X-step first) or 1 (Y-step first)")
-    scores = _at_least_float32(scores)
-    logs = _log_targets(targets, scores)
-    # potentials of the rows (..., m, 1) and of the columns (..., 1, l)
-    potentials = [-torch.logsumexp(scores, dim=(-2, -1), keepdim=True), scores.new_zeros(())]
-    for step in range(steps):
-        axis = (first + step) % 2
-        potentials[axis] = logs[axis] - torch.logsumexp(scores + potentials[1 - axis], dim=-1 - axis, keepdim=True)
-    return scores + potentials[0] + potentials[1]
+    f, g = _potentials(scores, targets, steps, first)
+    return at_least_float32(scores) + f.unsqueeze(-1) + g.unsqueeze(-2)
 
 
 def balanced_loss(scores: Tensor, *, steps: int, targets: Sequence[Tensor] | None = None) -> Tensor:
@@ -128,8 +120,10 @@ def balanced_loss(scores: Tensor, *, steps: int, targets: Sequence[Tensor] | Non
     m = scores.shape[-1]
     if scores.ndim < 2 or scores.shape[-2] != m:
         raise ValueError(f"scores has shape {tuple(scores.shape)}: pairs stand on the diagonal of a square matrix")
-    halves = [log_balance(scores, steps=steps, targets=targets, first=first) for first in (0, 1)]
-    return -sum(half.diagonal(dim1=-2, dim2=-1).mean(-1) for half in halves) / 2 - math.log(m)
+    # only the diagonal is needed: of the table itself nothing is formed
+    halves = [sum(_potentials(scores, targets, steps, first)).mean(-1) for first in (0, 1)]
+    diagonal = at_least_float32(scores).diagonal(dim1=-2, dim2=-1).mean(-1)
+    return -diagonal - sum(halves) / 2 - math.log(m)
 
 
 def marginals(
@@ -181,29 +175,19 @@ def siglip_loss(scores: Tensor, bias: float | Tensor = 0.0) -> Tensor:
     >>> round(siglip_loss(torch.zeros(2, 2)).item(), 4) == round(2 * math.log(2), 4)
     True
     """
-    scores = _at_least_float32(scores)
+    scores = at_least_float32(scores)
     m = scores.shape[-1]
     signs = 2 * torch.eye(m, dtype=scores.dtype, device=scores.device) - 1
     return -functional.logsigmoid(signs * (scores + bias)).sum((-2, -1)) / m
 
 
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def _log_targets(targets: Sequence[Tensor] | None, scores: Tensor) -> tuple[Tensor | float, Tensor | float]:
-    """Logarithms of the normalized targets, shaped to be added to potentials."""
-    shape = scores.shape[-2:]
+def _potentials(scores: Tensor, targets: Sequence[Tensor] | None, steps: int, first: int) -> tuple[Tensor, ...]:
+    """Potentials of the rows (..., m) and of the columns (..., l)."""
+    if not isinstance(scores, Tensor):
+        raise ValueError(f"scores is a {type(scores).__name__}: pass a tensor, or Scores of an array to data_balance")
+    if scores.ndim < 2:
+        raise ValueError(f"scores has {scores.ndim} axes: pass one row for each image, one column for each text")
+    steps, first = check_count(steps, "steps"), check_axis(first, 2, "first")
     if targets is None:
-        return -math.log(shape[0]), -math.log(shape[1])
-    if len(targets) != 2:
-        raise ValueError(f"{len(targets)} targets: pass one for the rows and one for the columns")
-    logs = []
-    for axis, target in enumerate(targets):
-        target = torch.as_tensor(target, dtype=scores.dtype, device=scores.device)
-        if target.shape != (shape[axis],):
-            raise ValueError(f"targets[{axis}] has shape {tuple(target.shape)}, expected ({shape[axis]},)")
-        if not (target.isfinite() & (target > 0)).all():
-            raise ValueError(f"targets[{axis}] has an entry that is not a positive number: drop that row or column")
-        logs.append((target / target.sum()).log().unsqueeze(1 - axis))
-    return tuple(logs)
+        targets = [np.ones(n) / n for n in scores.shape[-2:]]
+    return log_potentials(scores, targets, steps, first)

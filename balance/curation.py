@@ -6,39 +6,20 @@ their mass, from a table or from a stream, is in `balance.sampling`.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 
 import ahocorasick
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
-from balance import _checks
+from balance._engine import checks
+from balance._engine.numbers import entry
 from balance.projections import data_balance
 
 _MARKS = str.maketrans({mark: f" {mark} " for mark in ",.;:?!`"})
 
 
-def load_keywords() -> tuple[str, ...]:
-    """The English names and keywords of emoji, in lower case and sorted.
-
-    Returns
-    -------
-    tuple of str
-        Words and phrases from the Unicode CLDR, emojibase and emojilib; ``data-raw/keywords`` is how they were taken
-        and ``balance/data/keywords.NOTICE.md`` their licenses. No two are the same to `match`.
-
-    Examples
-    --------
-    >>> keywords = load_keywords()
-    >>> len(keywords), [word for word in keywords if word.endswith("heart")][:4]
-    (7977, ['anatomical heart', 'beating heart', 'black heart', 'blue heart'])
-    """
-    file = resources.files("balance") / "data" / "keywords.txt"
-    return tuple(file.read_text(encoding="utf-8").splitlines())
-
-
-def match(texts: Iterable[str], keywords: Sequence[str]) -> csr_array:
+def match_keywords(texts: Iterable[str], keywords: Sequence[str]) -> csr_array:
     """Which keywords stand in which texts, found in one pass over each text (Aho-Corasick).
 
     Parameters
@@ -74,7 +55,7 @@ def match(texts: Iterable[str], keywords: Sequence[str]) -> csr_array:
 
     Examples
     --------
-    >>> match(["red heart, red", "heart-shaped", "Heart"], ["heart", "red", "red heart"]).toarray().tolist()
+    >>> match_keywords(["red heart, red", "heart-shaped", "Heart"], ["heart", "red", "red heart"]).toarray().tolist()
     [[1, 1, 1], [0, 0, 0], [0, 0, 0]]
     """
     words = [_spaced(word) for word in _strings(keywords, "keywords")]
@@ -128,11 +109,11 @@ def capped_target(counts: ArrayLike, cap: float) -> NDArray[np.float64]:
     >>> capped_target([6, 2, 1, 0], cap=2).tolist()
     [0.4, 0.4, 0.2, 0.0]
     """
-    capped = np.minimum(_checks.masses(counts, "counts", ndim=1), _cap(cap))
+    capped = np.minimum(checks.as_masses(counts, "counts", ndim=1), _cap(cap))
     return capped / capped.sum()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curation:
     """Captions with masses, as `curate` found them.
 
@@ -180,7 +161,7 @@ def curate(table: csr_array | ArrayLike, cap: float, *, steps: int = 2) -> Curat
     Parameters
     ----------
     table : csr_array or array_like, shape (n, K)
-        Zeros and ones A, as from `match`.
+        Zeros and ones A, as from `match_keywords`.
     cap : float
         The cap t > 0 of `capped_target`.
     steps : int
@@ -202,12 +183,12 @@ def curate(table: csr_array | ArrayLike, cap: float, *, steps: int = 2) -> Curat
 
     Examples
     --------
-    >>> table = match(["red heart", "heart", "heart", "stone"], ["heart", "red"])
+    >>> table = match_keywords(["red heart", "heart", "heart", "stone"], ["heart", "red"])
     >>> curation = curate(table, cap=1)
     >>> curation.weights.tolist(), curation.balanced.tolist()
     ([0.6, 0.2, 0.2, 0.0], [0.5, 0.5])
     """
-    table = incidence(table)
+    table = check_incidence(table)
     counts = table.sum(0)
     matched = np.diff(table.indptr) > 0
     target = capped_target(counts, cap)
@@ -254,7 +235,7 @@ def effective_sample_size(weights: ArrayLike) -> float:
     >>> effective_sample_size([1, 1, 2, 0])
     2.666...
     """
-    weights = _checks.masses(weights, "weights", ndim=1)
+    weights = checks.as_masses(weights, "weights", ndim=1)
     weights /= weights.max()
     return float(weights.sum() ** 2 / (weights**2).sum())
 
@@ -268,7 +249,7 @@ def metaclip_inclusion(table: csr_array | ArrayLike, cap: float) -> NDArray[np.f
     Parameters
     ----------
     table : csr_array or array_like, shape (n, K)
-        Zeros and ones, as from `match`.
+        Zeros and ones, as from `match_keywords`.
     cap : float
         The cap t > 0.
 
@@ -288,27 +269,27 @@ def metaclip_inclusion(table: csr_array | ArrayLike, cap: float) -> NDArray[np.f
 
     Examples
     --------
-    >>> table = match(["red heart", "heart", "heart", "heart", "stone"], ["heart", "red"])
+    >>> table = match_keywords(["red heart", "heart", "heart", "heart", "stone"], ["heart", "red"])
     >>> metaclip_inclusion(table, cap=1).round(6).tolist()
     [1.0, 0.25, 0.25, 0.25, 0.0]
     """
-    table = incidence(table)
+    table = check_incidence(table)
     kept = np.minimum(1, _cap(cap) / np.maximum(table.sum(0), 1))
     with np.errstate(divide="ignore"):
         return np.abs(np.expm1(table @ np.log1p(-kept)))
 
 
-def incidence(table: csr_array | ArrayLike) -> csr_array:
+def check_incidence(table: csr_array | ArrayLike) -> csr_array:
     """Return a copy of a table of zeros and ones, as csr_array of int64 in canonical form, or raise."""
     table = csr_array(table, copy=True)
     if table.ndim != 2:
-        raise ValueError(f"the table has {table.ndim} axes: pass captions x keywords, as from match")
+        raise ValueError(f"the table has {table.ndim} axes: pass captions x keywords, as from match_keywords")
     table.sum_duplicates()
     table.eliminate_zeros()
     wrong = np.flatnonzero(table.data != 1)
     if wrong.size:
         row = np.searchsorted(table.indptr, wrong[0], side="right") - 1
-        place = _checks.entry("table", (int(row), int(table.indices[wrong[0]])))
+        place = entry("table", (int(row), int(table.indices[wrong[0]])))
         raise ValueError(f"{place} = {table.data[wrong[0]]} is neither 0 nor 1: a caption has a keyword or not")
     if not table.nnz:
         raise ValueError("no caption matches a keyword: look at the keywords, and at upper and lower case")

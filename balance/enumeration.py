@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 
-from balance import _checks
+from balance._engine import checks
 from balance.batched import balanced_means
-from balance.variance import balanced_variance, centered
+from balance.variance import balanced_variance, influence_function
 
 _BLOCK = 1 << 17
 _MOST_TABLES = 50_000_000
@@ -41,12 +41,12 @@ def number_of_tables(n: int, cells: int) -> int:
     >>> number_of_tables(160, 4)
     708561
     """
-    return math.comb(_checks.count(n, "n", least=1) + cells - 1, cells - 1)
+    return math.comb(checks.check_count(n, "n", least=1) + cells - 1, cells - 1)
 
 
 def count_tables(
     n: int, table: ArrayLike, *, cutoff: float = 0.0
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float64]]]:
     r"""Generate, in blocks, every table of n counts that has positive probability.
 
     .. math:: \Pr(N = c) = n! \prod_z P(z)^{c(z)} / c(z)!
@@ -81,17 +81,17 @@ def count_tables(
     ...     print(counts.tolist(), probabilities.round(4).tolist())
     [[0, 0, 2], [0, 1, 1], [0, 2, 0], [1, 0, 1], [1, 1, 0], [2, 0, 0]] [0.0625, 0.125, 0.0625, 0.25, 0.25, 0.25]
     """
-    masses = _checks.masses(table, "table")
+    masses = checks.as_masses(table, "table")
     if not 0 <= cutoff < 1:
         raise ValueError(f"cutoff = {cutoff!r}: pass a probability from 0 to below 1")
     support = np.flatnonzero(masses)
     positive = masses.ravel()[support]
     conditional = positive / np.cumsum(positive[::-1])[::-1]
     least = math.log(cutoff) if cutoff else -math.inf
-    return _generate(_checks.count(n, "n", least=1), masses.shape, support, conditional, least)
+    return _generate(checks.check_count(n, "n", least=1), masses.shape, support, conditional, least)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MeanSquaredError:
     """Mean squared error of P_n^(k)(h) for k = 0..steps.
 
@@ -99,23 +99,23 @@ class MeanSquaredError:
     ----------
     n : int
         Number of observations.
-    values : ndarray, shape (steps + 1,)
+    mse : ndarray, shape (steps + 1,)
         Mean squared error after k half-steps.
     biases : ndarray, shape (steps + 1,)
         Mean error after k half-steps.
     variances : ndarray, shape (steps + 1,)
         First-order variances sigma_k^2.
     standard_errors : ndarray, shape (steps + 1,)
-        Of `values`; 0 if they are exact.
+        Of `mse`; 0 if they are exact.
     tables : int
         Number of count tables that were balanced.
     dropped : float
-        Probability of the count tables left out of an enumeration with a cutoff: `values` is too small by at
+        Probability of the count tables left out of an enumeration with a cutoff: `mse` is too small by at
         most `dropped` times the squared oscillation of h.
     """
 
     n: int
-    values: NDArray[np.float64]
+    mse: NDArray[np.float64]
     biases: NDArray[np.float64] = field(repr=False)
     variances: NDArray[np.float64] = field(repr=False)
     standard_errors: NDArray[np.float64] = field(repr=False)
@@ -125,7 +125,7 @@ class MeanSquaredError:
     @property
     def remainders(self) -> NDArray[np.float64]:
         r"""Scaled remainders :math:`n^2 (\mathrm{MSE}_k - \sigma_k^2 / n)`, shape (steps + 1,)."""
-        return self.n**2 * (self.values - self.variances / self.n)
+        return self.n**2 * (self.mse - self.variances / self.n)
 
 
 def exact_mse(
@@ -165,8 +165,8 @@ def exact_mse(
     >>> result.remainders[1:].round(3).tolist()
     [1.861, 4.04]
     """
-    joint, h = _checks.law(table, h)
-    steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
+    joint, h = checks.as_law(table, h)
+    steps, first = checks.check_count(steps, "steps"), checks.check_axis(first, 2, "first")
     cells = int(np.count_nonzero(joint))
     if not cutoff and number_of_tables(n, cells) > _MOST_TABLES:
         raise ValueError(
@@ -214,11 +214,11 @@ def simulated_mse(
     >>> bool(abs(result.remainders[2] - 4.040) < 4 * 20**2 * result.standard_errors[2])
     True
     """
-    joint, h = _checks.law(table, h)
-    steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
-    n = _checks.count(n, "n", least=1)
+    joint, h = checks.as_law(table, h)
+    steps, first = checks.check_count(steps, "steps"), checks.check_axis(first, 2, "first")
+    n = checks.check_count(n, "n", least=1)
     targets, truth = (joint.sum(axis=1), joint.sum(axis=0)), np.sum(joint * h)
-    influences = np.array([centered(joint, h, k, first=first).ravel() for k in range(steps + 1)])
+    influences = np.array([influence_function(joint, h, k, first=first).ravel() for k in range(steps + 1)])
     means = influences @ joint.ravel()
     if draws < 2:
         raise ValueError(f"draws = {draws}: a standard error needs at least 2")
@@ -260,8 +260,8 @@ def mean_squared_error(
     >>> mean_squared_error([[0.3, 0.1], [0.15, 0.45]], [[1, -2], [0.5, 3]], n=40, steps=1).tables
     12341
     """
-    joint, h = _checks.law(table, h)
-    steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
+    joint, h = checks.as_law(table, h)
+    steps, first = checks.check_count(steps, "steps"), checks.check_axis(first, 2, "first")
     if number_of_tables(n, int(np.count_nonzero(joint))) <= _FEW_TABLES:
         return exact_mse(joint, h, n, steps, first=first)
     return simulated_mse(joint, h, n, steps, first=first, draws=draws, seed=seed)
@@ -273,12 +273,12 @@ def _variances(joint, h, steps, first):
 
 def _generate(n, shape, support, conditional, least):
     log_factorial = gammaln(np.arange(n + 1) + 1.0)
-    stack = [(np.zeros((1, 0), dtype=np.int64), np.array([n]), np.zeros(1))]
+    stack = [(np.zeros((1, 0), dtype=np.intp), np.array([n]), np.zeros(1))]
     while stack:
         begun, left, logs = stack.pop()
         cell = begun.shape[1]
         if cell == len(support) - 1:
-            counts = np.zeros((len(left), math.prod(shape)), dtype=np.int64)
+            counts = np.zeros((len(left), math.prod(shape)), dtype=np.intp)
             counts[:, support] = np.column_stack([begun, left])
             yield counts.reshape(-1, *shape), np.exp(logs)
             continue
@@ -308,5 +308,5 @@ def _window(left, q, budget):
     if np.isinf(budget).any():
         return np.zeros_like(left), left
     reach = np.sqrt(left * budget / 2)
-    low = np.ceil(np.maximum(left * q - reach, 0)).astype(np.int64)
-    return low, np.floor(np.minimum(left * q + reach, left)).astype(np.int64)
+    low = np.ceil(np.maximum(left * q - reach, 0)).astype(np.intp)
+    return low, np.floor(np.minimum(left * q + reach, left)).astype(np.intp)

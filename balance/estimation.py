@@ -1,18 +1,29 @@
 """A balanced estimate from records, with a standard error and an interval (chapter 4 of the book)."""
 
-from collections.abc import Hashable, Mapping, Sequence
+import warnings
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
-from balance import _checks
-from balance.projections import data_balance
-from balance.variance import centered
+from balance._engine import checks
+from balance._engine.numbers import as_doubles
+from balance._engine.read import Problem, read
+from balance.projections import ConvergenceWarning, data_balance
+from balance.records import Records
+
+# Sweeps of centering after which the linearization of a limit is taken as it is; far more than rates below 0.99 need.
+_MOST_SWEEPS = 2000
+_SETTLED = 1e-12
+# Cells up to which the balanced table is written out even if there are fewer records.
+_MOST_CELLS = 10**6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Estimate:
     """Result of `estimate`.
 
@@ -53,40 +64,40 @@ class Estimate:
 
 
 def estimate(
-    x: Sequence,
-    y: Sequence,
-    h: ArrayLike,
-    targets: Sequence[ArrayLike | Mapping],
+    records: Records | Sequence[Any],
+    outcome: ArrayLike,
+    targets: Any,
     *,
-    steps: int,
+    steps: int | None = None,
     first: int = 0,
     level: float = 0.95,
 ) -> Estimate:
-    r"""Estimate a mean from independent records of (X, Y) when both marginals are known.
+    r"""Estimate a mean from independent records of some variables when their marginals are known.
 
-    The records are balanced for `steps` half-steps. With weights :math:`w_i` and outcomes :math:`z_i`,
+    The records are balanced. With weights :math:`w_i` of total 1 and outcomes :math:`z_i`,
 
     .. math:: \hat\theta = \sum_i w_i z_i, \qquad
               \text{standard error}^2 = \frac{n}{n - d} \sum_i w_i^2 \psi_i^2, \qquad
-              \psi_i = z_i - \bar z(x_i, y_i) + (C_1 \cdots C_k \bar z)(x_i, y_i),
+              \psi = C_1 \cdots C_k z,
 
-    where :math:`\bar z` is the mean outcome of each cell, the :math:`C_j` are those of the balanced table, and d
-    counts the fitted means: 1 without balancing, the number of values of the `first` variable for one half-step,
-    m + l - 1 for more.
+    where :math:`C_j z` is z minus its weighted mean given the variable of half-step j, and d counts the fitted means: 1
+    without balancing, the number of values of the first variable after one half-step, and one less for each further
+    variable after its half-step: m + l - 1 for two of them. To convergence this is the linearization of raking.
 
     Parameters
     ----------
-    x, y : sequence, shape (n,)
-        The values of each record: codes 0, 1, ... or, when the targets are mappings, their keys.
-    h : array_like, shape (n,) or (m, l)
-        The outcome of each record; or a function of the two values, h[i, j] for the i-th value of X and the j-th
-        of Y.
-    targets : two of array_like, shapes (m,) and (l,), or mappings from value to mass
-        The known marginals, positive, with one common total.
-    steps : int
-        Number of half-steps, >= 0. If a value with a target was not seen, none is done.
-    first : {0, 1}
-        The axis of the first half-step: 0 for X, 1 for Y.
+    records : Records, or sequence of columns, shape (n,) each
+        The values of the variables in each record: codes 0, 1, ... or labels. `Records` may carry base weights, those
+        of a sampling design with independent draws.
+    outcome : array_like, shape (n,), or one axis per variable
+        The outcome of each record; or a function of the values of the variables, h[i, j] for the i-th value of the
+        first and the j-th of the second one.
+    targets : as for `balance.data_balance`
+        The known marginals, positive, with one common total; None for a variable whose marginal is not known.
+    steps : int, optional
+        Number of half-steps, >= 0; to convergence if not given. If a value with a target was not seen, none is done.
+    first : int
+        The axis of the first half-step.
     level : float
         Confidence level, in (0, 1).
 
@@ -100,84 +111,96 @@ def estimate(
         If a record has a value without target, an outcome is not finite, a target is not positive, or a shape,
         `steps`, `first` or `level` does not fit.
 
+    Warns
+    -----
+    ConvergenceWarning
+        If a value with a target was not seen: the plain mean is returned.
+
     References
     ----------
-    Liu, Mehta, Pal, Harchaoui (2024) for the estimator. Theorem 4.8 and Proposition 4.11 of the book.
+    Liu, Mehta, Pal, Harchaoui (2024) for the estimator. Theorem 4.8 and Proposition 4.11 of the book. Deville, Sarndal
+    (1992), Calibration estimators in survey sampling, for the linearization.
 
     Examples
     --------
     >>> x, y = ["a", "a", "a", "b", "b", "a"], [0, 1, 0, 0, 1, 1]
     >>> z = [1.0, 3.0, 2.0, 5.0, 6.0, 2.0]
-    >>> result = estimate(x, y, z, ({"a": 0.5, "b": 0.5}, [0.4, 0.6]), steps=2)
+    >>> result = estimate((x, y), z, ({"a": 0.5, "b": 0.5}, [0.4, 0.6]), steps=2)
     >>> round(result.value, 4), round(result.plain, 4), result.degrees_of_freedom
     (3.85, 3.1667, 3)
     """
-    targets = tuple(targets)
-    if len(targets) != 2:
-        raise ValueError(f"{len(targets)} targets: pass one for x and one for y")
-    labels, masses = zip(*(_target(t, f"targets[{a}]") for a, t in enumerate(targets)), strict=True)
-    shape = tuple(len(v) for v in masses)
-    targets = _checks.targets(masses, [np.ones(n) for n in shape])
-    x, y = (_codes(v, known, name) for v, known, name in zip((x, y), labels, "xy", strict=True))
-    if len(x) != len(y):
-        raise ValueError(f"x has {len(x)} records and y has {len(y)}")
-    h = np.asarray(h)
-    outcomes = _checks.values(h, shape, "h")[x, y] if h.ndim == 2 else _checks.values(h, x.shape, "h")
-    first = _checks.axis(first, 2, "first")
-    steps = _checks.count(steps, "steps")
-    if not 0 < level < 1:
+    records = records if isinstance(records, Records) else Records(*records)
+    problem = read(records, targets, may_miss=True)
+    codes, shape = problem.codes, problem.masses.shape
+    for axis, target in enumerate(problem.targets):
+        if target is not None and not target.all():
+            value = problem.label(axis, int(np.argmin(target)))
+            raise ValueError(f"targets[{axis}]: value {value!r} has mass 0: leave it out, with its records")
+    values = as_doubles(outcome, "outcome")
+    if values.ndim > 1:
+        values = checks.as_values(values, shape, "outcome")[codes]
+    values = checks.as_values(values, (len(records),), "outcome")
+    first = checks.check_axis(first, len(shape), "first")
+    steps = None if steps is None else checks.check_count(steps, "steps")
+    if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1:
         raise ValueError(f"level = {level!r}: pass a number between 0 and 1, such as 0.95")
-    n, fitted = len(x), (1, shape[first], sum(shape) - 1)
-    counts, sums = np.zeros(shape), np.zeros(shape)
-    np.add.at(counts, (x, y), 1)
-    np.add.at(sums, (x, y), outcomes)
     unseen = tuple(
-        tuple(known[i] for i in np.flatnonzero(counts.sum(axis=1 - a) == 0)) for a, known in enumerate(labels)
+        () if t is None else tuple(problem.label(a, i) for i in np.flatnonzero(problem.sums[a] == 0))
+        for a, t in enumerate(problem.targets)
     )
-    steps = 0 if any(unseen) else steps
-    if steps == 0:
-        table, influence = counts / n, outcomes - outcomes.mean()
-    else:
-        table = data_balance(counts, targets, steps=steps, first=first).table
-        means = sums / np.maximum(counts, 1)
-        influence = outcomes - means[x, y] + centered(table, means, steps, first)[x, y]
-    weights = (table / np.maximum(counts, 1))[x, y]
-    value, freedom = weights @ outcomes, n - fitted[min(steps, 2)]
+    base = records.weights / records.weights.sum()
+    weights, done = base, 0
+    if any(unseen):
+        text = ", ".join(repr(label) for labels in unseen for label in labels[:3])
+        warnings.warn(f"no record has {text}: not balanced, the plain mean", ConvergenceWarning, stacklevel=2)
+    elif steps != 0:
+        result = data_balance(records, targets, steps=steps, first=first)
+        weights, done = result.table.weights, result.steps
+    axes = [a % len(shape) for a in range(first, first + len(shape)) if problem.targets[a % len(shape)] is not None]
+    value, n = float(weights @ values), len(records)
+    freedom = n - 1 - sum(shape[a] - 1 for a in axes[:done])
     error = margin = np.inf
     if freedom > 0:
-        error = np.sqrt(n / freedom * weights**2 @ influence**2)
+        influence = _influence(problem, weights, values, axes, done if steps is not None or done == 0 else None)
+        error = np.sqrt(n / freedom * (weights**2 @ influence**2))
         margin = stdtrit(freedom, (1 + level) / 2) * error
     return Estimate(
-        value=float(value),
+        value=value,
         standard_error=float(error),
         interval=(float(value - margin), float(value + margin)),
-        level=level,
+        level=float(level),
         degrees_of_freedom=freedom,
-        steps=steps,
+        steps=done,
         unseen=unseen,
-        plain=float(outcomes.mean()),
+        plain=float(base @ values),
         weights=weights,
-        table=table,
+        table=_table(codes, weights, shape),
     )
 
 
-def _target(target, name):
-    """Return the values that have a target and their masses."""
-    known = list(target) if isinstance(target, Mapping) else list(range(len(target)))
-    masses = _checks.masses(list(target.values()) if isinstance(target, Mapping) else target, name, ndim=1)
-    if not masses.all():
-        raise ValueError(f"{name}: value {known[int(np.argmin(masses))]!r} has mass 0: leave it out")
-    return known, masses
+def _influence(problem: Problem, weights, values, axes: list[int], steps: int | None) -> NDArray[np.float64]:
+    """Return C_1 ... C_k z on the records, k = `steps` or so many that nothing changes."""
+    if steps == 0:
+        return values - weights @ values
+    scale = max(float(np.abs(values - weights @ values).max()), np.finfo(np.float64).tiny)
+    order = [axes[j % len(axes)] for j in range(steps)] if steps is not None else axes
+    for _ in range(1 if steps is not None else _MOST_SWEEPS):
+        before = values
+        # the operator of the last half-step acts first
+        for axis in reversed(order):
+            codes, size = problem.codes[axis], problem.masses.shape[axis]
+            mass = np.bincount(codes, weights, minlength=size)
+            total = np.bincount(codes, weights * values, minlength=size)
+            mean = np.divide(total, mass, out=np.zeros(size), where=mass > 0)
+            values = values - mean[codes]
+        if np.abs(values - before).max() <= _SETTLED * scale:
+            break
+    return values
 
 
-def _codes(values, known, name):
-    """Return the position of each value among the known ones."""
-    position = {value: i for i, value in enumerate(known)}
-    values = np.asarray(values)
-    if values.ndim != 1 or len(values) == 0:
-        raise ValueError(f"{name} has shape {values.shape}: pass one value per record")
-    codes = np.array([position.get(value, -1) for value in values.tolist()])
-    if (codes < 0).any():
-        i = int(np.argmin(codes))
-        raise ValueError(f"{name}[{i}] = {values[i]!r} has no target: add one, or drop or merge that value")
-    return codes
+def _table(codes, weights, shape) -> NDArray[np.float64] | None:
+    """Return the balanced table, unless it would be much larger than the records."""
+    cells = prod(shape)
+    if cells > max(_MOST_CELLS, len(weights)):
+        return None
+    return np.bincount(np.ravel_multi_index(codes, shape), weights, minlength=cells).reshape(shape)

@@ -11,13 +11,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from balance import _checks
-from balance._scaling import ratio
+from balance._engine import checks
+from balance._engine.loop import safe_divide
+from balance._engine.stacks import Stack
+from balance._engine.targets import as_goals, as_vectors
 from balance.operators import conditional_mean
 from balance.variance import balanced_variance
 
 
-class Split(NamedTuple):
+class ErrorParts(NamedTuple):
     """A function of (x, y) as the sum ``residual + row[:, None] + column``."""
 
     residual: NDArray[np.float64]
@@ -28,13 +30,13 @@ class Split(NamedTuple):
 class Unpaired(NamedTuple):
     """Mean squared errors from `unpaired_mse`: four uses of unpaired observations."""
 
-    none: float
+    plain: float
     auxiliary: float
     pooled: float
     ridge: float
 
 
-def split(table: ArrayLike, h: ArrayLike, steps: int, first: int = 0) -> Split:
+def attribute_error(table: ArrayLike, h: ArrayLike, steps: int, first: int = 0) -> ErrorParts:
     r"""Split h into what k half-steps leave to the sample and what they take from the targets.
 
     .. math:: h = \psi_k + \varphi_X + \varphi_Y, \qquad \psi_k = C_1 \cdots C_k h, \qquad
@@ -53,7 +55,7 @@ def split(table: ArrayLike, h: ArrayLike, steps: int, first: int = 0) -> Split:
 
     Returns
     -------
-    Split
+    ErrorParts
         psi_k (m, l), phi_X (m,) and phi_Y (l,).
 
     Raises
@@ -67,19 +69,19 @@ def split(table: ArrayLike, h: ArrayLike, steps: int, first: int = 0) -> Split:
 
     Examples
     --------
-    >>> parts = split([[6, 2], [3, 9]], [[1, -2], [0.5, 3]], steps=1)
+    >>> parts = attribute_error([[6, 2], [3, 9]], [[1, -2], [0.5, 3]], steps=1)
     >>> parts.row.round(9).tolist(), parts.column.tolist()
     ([0.25, 2.375], [0.0, 0.0])
     """
-    joint, residual = _checks.law(table, h)
-    steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
+    joint, residual = checks.as_law(table, h)
+    steps, first = checks.check_count(steps, "steps"), checks.check_axis(first, 2, "first")
     parts = [np.zeros(size) for size in joint.shape]
     for j in range(steps, 0, -1):
         axis = (first + j - 1) % 2
         mean = conditional_mean(joint, residual, axis)
         parts[axis] += mean
         residual = residual - np.expand_dims(mean, 1 - axis)
-    return Split(residual, *parts)
+    return ErrorParts(residual, *parts)
 
 
 def first_order_bias(table: ArrayLike, h: ArrayLike, targets: Sequence[ArrayLike], steps: int, first: int = 0) -> float:
@@ -91,7 +93,7 @@ def first_order_bias(table: ArrayLike, h: ArrayLike, targets: Sequence[ArrayLike
     Parameters
     ----------
     table, h, steps, first
-        As in `split`.
+        As in `attribute_error`.
     targets : two array_likes, shapes (m,) and (l,)
         Q_X and Q_Y: masses >= 0 with a common total, which is normalized to 1.
 
@@ -102,7 +104,7 @@ def first_order_bias(table: ArrayLike, h: ArrayLike, targets: Sequence[ArrayLike
     Raises
     ------
     ValueError
-        As `split`, or if a target has a wrong entry or shape.
+        As `attribute_error`, or if a target has a wrong entry or shape.
 
     References
     ----------
@@ -114,9 +116,9 @@ def first_order_bias(table: ArrayLike, h: ArrayLike, targets: Sequence[ArrayLike
     >>> round(first_order_bias(law, h, ([0.41, 0.59], [0.45, 0.55]), steps=1), 9)
     -0.02125
     """
-    joint, _ = _checks.law(table, h)
-    parts = split(table, h, steps, first)
-    q_x, q_y = _checks.targets(targets, (joint.sum(axis=1), joint.sum(axis=0)))
+    joint, _ = checks.as_law(table, h)
+    parts = attribute_error(table, h, steps, first)
+    q_x, q_y = as_vectors(targets, (joint.sum(axis=1), joint.sum(axis=0)))
     return float((q_x - joint.sum(axis=1)) @ parts.row + (q_y - joint.sum(axis=0)) @ parts.column)
 
 
@@ -151,7 +153,7 @@ def predicted_mse(
     >>> round(predicted_mse(law, h, 100, ([0.41, 0.59], [0.45, 0.55]), steps=1), 7)
     0.0142328
     """
-    n = _checks.count(n, "n", least=1)
+    n = checks.check_count(n, "n", least=1)
     bias = first_order_bias(table, h, targets, steps, first)
     return balanced_variance(table, h, steps, first) / n + bias**2
 
@@ -222,8 +224,8 @@ def importance_weighted(tables: ArrayLike, targets: Sequence[ArrayLike]) -> NDAr
     tables, (q_x, q_y) = _stack(tables, targets)
     return (
         tables
-        * ratio(*np.broadcast_arrays(q_x, tables.sum(-1)))[..., None]
-        * ratio(*np.broadcast_arrays(q_y, tables.sum(-2)))[..., None, :]
+        * safe_divide(*np.broadcast_arrays(q_x, tables.sum(-1)))[..., None]
+        * safe_divide(*np.broadcast_arrays(q_y, tables.sum(-2)))[..., None, :]
     )
 
 
@@ -257,14 +259,14 @@ def importance_mse(table: ArrayLike, h: ArrayLike, n: int, targets: Sequence[Arr
     >>> round(importance_mse(law, h, 100, ([0.4, 0.6], [0.45, 0.55])), 7)
     0.0162807
     """
-    joint, values = _checks.law(table, h)
-    parts = [split(joint, values, 1, axis) for axis in (0, 1)]
+    joint, values = checks.as_law(table, h)
+    parts = [attribute_error(joint, values, 1, axis) for axis in (0, 1)]
     residual = values - parts[0].row[:, None] - parts[1].column
     bias = sum(first_order_bias(joint, values, targets, 1, axis) for axis in (0, 1))
-    return balanced_variance(joint, residual, 0) / _checks.count(n, "n", least=1) + bias**2
+    return balanced_variance(joint, residual, 0) / checks.check_count(n, "n", least=1) + bias**2
 
 
-def unpaired_mse(table: ArrayLike, h: ArrayLike, n: int, auxiliary: int, steps: int, first: int = 0) -> Unpaired:
+def unpaired_mse(table: ArrayLike, h: ArrayLike, n: int, n_unpaired: int, steps: int, first: int = 0) -> Unpaired:
     r"""First-order mean squared errors when the marginals are known from unpaired observations only.
 
     A rule with split h = residual + f(x) + g(y) has
@@ -273,22 +275,22 @@ def unpaired_mse(table: ArrayLike, h: ArrayLike, n: int, auxiliary: int, steps: 
     Parameters
     ----------
     table, h, steps, first
-        As in `split`.
+        As in `attribute_error`.
     n : int
         Number of pairs.
-    auxiliary : int
+    n_unpaired : int
         Number N of observations of X alone, and as many of Y alone, all independent.
 
     Returns
     -------
     Unpaired
-        ``none``: no balancing; ``auxiliary``: targets from the N observations; ``pooled``: targets from all n + N;
+        ``plain``: no balancing; ``auxiliary``: targets from the N observations; ``pooled``: targets from all n + N;
         ``ridge``: the best linear rule.
 
     Raises
     ------
     ValueError
-        As `split`, or if n or `auxiliary` is out of range.
+        As `attribute_error`, or if n or `n_unpaired` is out of range.
 
     References
     ----------
@@ -296,19 +298,19 @@ def unpaired_mse(table: ArrayLike, h: ArrayLike, n: int, auxiliary: int, steps: 
 
     Examples
     --------
-    >>> mse = unpaired_mse([[6, 2], [3, 9]], [[1, -2], [0.5, 3]], n=100, auxiliary=100, steps=2)
+    >>> mse = unpaired_mse([[6, 2], [3, 9]], [[1, -2], [0.5, 3]], n=100, n_unpaired=100, steps=2)
     >>> [round(100 * value, 3) for value in mse]
     [2.462, 2.462, 1.885, 1.847]
     """
-    joint, values = _checks.law(table, h)
-    n, auxiliary = _checks.count(n, "n", least=1), _checks.count(auxiliary, "auxiliary", least=1)
-    parts, kept = split(joint, values, steps, first), n / (n + auxiliary)
-    pooled = Split(kept * values + (1 - kept) * parts.residual, (1 - kept) * parts.row, (1 - kept) * parts.column)
-    rules = (split(joint, values, 0), parts, pooled, ridge_split(joint, values, 1 - kept))
-    return Unpaired(*(_rule_mse(joint, rule, n, auxiliary) for rule in rules))
+    joint, values = checks.as_law(table, h)
+    n, n_unpaired = checks.check_count(n, "n", least=1), checks.check_count(n_unpaired, "n_unpaired", least=1)
+    parts, kept = attribute_error(joint, values, steps, first), n / (n + n_unpaired)
+    pooled = ErrorParts(kept * values + (1 - kept) * parts.residual, (1 - kept) * parts.row, (1 - kept) * parts.column)
+    rules = (attribute_error(joint, values, 0), parts, pooled, ridge_split(joint, values, 1 - kept))
+    return Unpaired(*(_rule_mse(joint, rule, n, n_unpaired) for rule in rules))
 
 
-def ridge_split(table: ArrayLike, h: ArrayLike, weight: float) -> Split:
+def ridge_split(table: ArrayLike, h: ArrayLike, share: float) -> ErrorParts:
     r"""Split of the best linear rule: f and g minimize :math:`\operatorname{Var}(h - f - g)
     + \frac{1 - \theta}{\theta} (\operatorname{Var} f + \operatorname{Var} g)`.
 
@@ -317,18 +319,18 @@ def ridge_split(table: ArrayLike, h: ArrayLike, weight: float) -> Split:
     Parameters
     ----------
     table, h
-        As in `split`.
-    weight : float
+        As in `attribute_error`.
+    share : float
         theta = N / (n + N), in [0, 1): the share of the targets' observations.
 
     Returns
     -------
-    Split
+    ErrorParts
 
     Raises
     ------
     ValueError
-        As `split`, or if the weight is out of range.
+        As `attribute_error`, or if the share is out of range.
 
     References
     ----------
@@ -339,19 +341,19 @@ def ridge_split(table: ArrayLike, h: ArrayLike, weight: float) -> Split:
     >>> ridge_split([[1, 1], [1, 1]], [[1, 1], [-1, -1]], 0.5).row.tolist()
     [0.5, -0.5]
     """
-    joint, values = _checks.law(table, h)
-    if not 0 <= weight < 1:
-        raise ValueError(f"weight = {weight!r}: pass N / (n + N), at least 0 and less than 1")
+    joint, values = checks.as_law(table, h)
+    if not 0 <= share < 1:
+        raise ValueError(f"share = {share!r}: pass N / (n + N), at least 0 and less than 1")
     m, l = joint.shape
     to_x, to_y = joint / joint.sum(axis=1, keepdims=True), (joint / joint.sum(axis=0)).T
-    equations = np.block([[np.eye(m), weight * to_x], [weight * to_y, np.eye(l)]])
+    equations = np.block([[np.eye(m), share * to_x], [share * to_y, np.eye(l)]])
     means = np.concatenate([conditional_mean(joint, values, axis) for axis in (0, 1)])
-    f, g = np.split(np.linalg.solve(equations, weight * means), [m])
-    return Split(values - f[:, None] - g, f, g)
+    f, g = np.split(np.linalg.solve(equations, share * means), [m])
+    return ErrorParts(values - f[:, None] - g, f, g)
 
 
 def pooled_targets(
-    counts: ArrayLike, targets: Sequence[ArrayLike], auxiliary: float
+    counts: ArrayLike, targets: Sequence[ArrayLike], prior_count: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     r"""Targets :math:`(n P_{n,X} + N Q_X) / (n + N)` and the same for Y.
 
@@ -364,7 +366,7 @@ def pooled_targets(
         One table of n observed pairs, or a stack.
     targets : two array_likes, shapes (..., m) and (..., l)
         Q_X and Q_Y, normalized first.
-    auxiliary : float
+    prior_count : float
         N > 0, finite.
 
     Returns
@@ -382,7 +384,7 @@ def pooled_targets(
 
     Examples
     --------
-    >>> x, y = pooled_targets([[3, 1], [1, 3]], ([0.6, 0.4], [0.9, 0.1]), auxiliary=24)
+    >>> x, y = pooled_targets([[3, 1], [1, 3]], ([0.6, 0.4], [0.9, 0.1]), prior_count=24)
     >>> x.round(9).tolist(), y.round(9).tolist()
     ([0.575, 0.425], [0.8, 0.2])
     """
@@ -390,19 +392,19 @@ def pooled_targets(
     tables, vectors = _stack(counts, targets, empty=True)
     if np.any(np.asarray(counts) % 1):
         raise ValueError("counts: pass whole numbers; their sum is the number of pairs")
-    if not 0 < auxiliary < np.inf:
-        raise ValueError(f"auxiliary = {auxiliary!r}: pass a positive number of observations")
-    kept = total / (total + auxiliary)
+    if not 0 < prior_count < np.inf:
+        raise ValueError(f"prior_count = {prior_count!r}: pass a positive number of observations")
+    kept = total / (total + prior_count)
     return tuple(kept * tables.sum(-1 - a) + (1 - kept) * q for a, q in enumerate(vectors))
 
 
 def soft_balance(
     tables: ArrayLike,
     targets: Sequence[ArrayLike],
-    weight: float,
+    exponent: float,
     *,
     steps: int,
-    running: bool = False,
+    accumulate: bool = False,
     first: int = 0,
 ) -> NDArray[np.float64]:
     r"""Balance with an exponent: targets that are trusted in part.
@@ -411,19 +413,19 @@ def soft_balance(
               v \leftarrow \Bigl( \frac{Q_Y}{u P_n} \Bigr)^\theta, \qquad
               \text{result} \propto u(x) P_n(x, y) v(y)
 
-    This is Sinkhorn's algorithm for unbalanced transport: each scaling vector is computed afresh. With `running` the
+    This is Sinkhorn's algorithm for unbalanced transport: each scaling vector is computed afresh. With `accumulate` the
     factor :math:`(Q_X / \text{current marginal})^\theta` is multiplied onto the table instead, whose marginals
-    then tend to the targets all the same. With weight 1 both forms are `data_balance`.
+    then tend to the targets all the same. With exponent 1 both forms are `data_balance`.
 
     Parameters
     ----------
     tables, targets
         As in `importance_weighted`.
-    weight : float
+    exponent : float
         theta in (0, 1]; N / (n + N) for targets known from N observations each.
     steps : int
         Number of half-steps, >= 0.
-    running : bool
+    accumulate : bool
         Multiply the factors onto the running table.
     first : {0, 1}
         The axis of the first half-step.
@@ -436,7 +438,7 @@ def soft_balance(
     Raises
     ------
     ValueError
-        As `importance_weighted`, or if the weight, `steps` or `first` is out of range.
+        As `importance_weighted`, or if the exponent, `steps` or `first` is out of range.
 
     References
     ----------
@@ -447,35 +449,37 @@ def soft_balance(
     >>> soft_balance([[1, 1], [1, 1]], ([0.8, 0.2], [0.5, 0.5]), 0.5, steps=30).round(4).tolist()
     [[0.3333, 0.3333], [0.1667, 0.1667]]
     """
+    steps, first = checks.check_count(steps, "steps"), checks.check_axis(first, 2, "first")
+    if not 0 < exponent <= 1:
+        raise ValueError(f"exponent = {exponent!r}: pass a number in (0, 1]")
     tables, targets = _stack(tables, targets)
-    steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
-    if not 0 < weight <= 1:
-        raise ValueError(f"weight = {weight!r}: pass an exponent in (0, 1]")
-    targets = [np.broadcast_arrays(q, tables.sum(-1 - a))[0] for a, q in enumerate(targets)]
-    scalings = [np.ones(q.shape) for q in targets]
-    for j in range(steps):
-        axis = (first + j) % 2
-        form = "...xy,...y->...x" if axis == 0 else "...xy,...x->...y"
-        fresh = ratio(targets[axis], np.einsum(form, tables, scalings[1 - axis])) ** weight
-        scalings[axis] = fresh * scalings[axis] ** (1 - weight) if running else fresh
-    tables = scalings[0][..., None] * tables * scalings[1][..., None, :]
-    return tables / tables.sum(axis=(-2, -1), keepdims=True)
+    leading = np.broadcast_shapes(tables.shape[:-2], *(q.shape[:-1] for q in targets))
+    tables = np.broadcast_to(tables, leading + tables.shape[-2:])
+    targets = [q if q.ndim == 1 else np.broadcast_to(q, leading + q.shape[-1:]) for q in targets]
+    balanced = Stack(tables, targets).balance(steps, first, exponent, accumulate).table()
+    return balanced / balanced.sum(axis=(-2, -1), keepdims=True)
 
 
-def _rule_mse(joint, rule, n, auxiliary):
+def _rule_mse(joint, rule, n, n_unpaired):
     variances = [balanced_variance(joint, f, 0) for f in (rule.residual, rule.row[:, None], rule.column[None])]
-    return variances[0] / n + (variances[1] + variances[2]) / auxiliary
+    return variances[0] / n + (variances[1] + variances[2]) / n_unpaired
 
 
 def _stack(tables, targets, empty=False):
     """Return tables (..., m, l) and two targets (..., m), (..., l), each normalized."""
-    tables = _checks.masses(tables, "tables")
+    tables = checks.as_masses(tables, "tables")
     if tables.ndim < 2:
         raise ValueError(f"tables has {tables.ndim} axes: pass a table or a stack of shape (..., m, l)")
     totals = tables.sum(axis=(-2, -1), keepdims=True)
     if not totals.all():
         raise ValueError("tables: one of the tables has no mass")
-    vectors = [_checks.masses(q, f"targets[{a}]") for a, q in enumerate(targets)]
+    goals = as_goals(targets, stacked=True)
+    if len(goals) != 2 or any(g is None for g in goals):
+        raise ValueError(f"{len(goals)} targets: pass one for the rows and one for the columns")
+    vectors = [
+        g.aligned(None, size, a, "the tables") if g.values.ndim == 1 else g.values
+        for a, (g, size) in enumerate(zip(goals, tables.shape[-2:], strict=True))
+    ]
     if [q.shape[-1:] for q in vectors] != [(size,) for size in tables.shape[-2:]]:
         shapes = [q.shape for q in vectors]
         raise ValueError(f"targets of shapes {shapes} do not fit tables of shape {tables.shape}")

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csgraph, csr_array
 from scipy.special import ndtr, ndtri
 
-from balance import _checks
+from balance._engine import checks
 
 _TIE = 1e-9
 _FAR = 12.0  # standard deviations: less than 1e-32 of a Gaussian lies beyond
@@ -51,10 +51,10 @@ def conditional_mean(table: ArrayLike, h: ArrayLike, axis: int) -> NDArray[np.fl
     >>> conditional_mean([[3, 1], [1.5, 4.5]], [[1, -2], [0.5, 3]], axis=0).round(9).tolist()
     [0.25, 2.375]
     """
-    joint = _checks.joint(table)
-    axis = _checks.axis(axis, 2)
-    masses = _checks.positive(joint.sum(axis=1 - axis), axis)
-    return (joint * _checks.function(h, joint.shape)).sum(axis=1 - axis) / masses
+    joint = checks.as_joint(table)
+    axis = checks.check_axis(axis, 2)
+    masses = checks.check_positive(joint.sum(axis=1 - axis), axis)
+    return (joint * checks.as_function(h, joint.shape)).sum(axis=1 - axis) / masses
 
 
 def center(table: ArrayLike, h: ArrayLike, axis: int) -> NDArray[np.float64]:
@@ -83,7 +83,7 @@ def center(table: ArrayLike, h: ArrayLike, axis: int) -> NDArray[np.float64]:
     return np.asarray(h, dtype=float) - np.expand_dims(mean, 1 - axis)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MarkovSVD:
     r"""Singular value decomposition of the conditional mean operators of a table, from `markov_svd`.
 
@@ -130,7 +130,7 @@ class MarkovSVD:
         tuple of two ndarray, shape (r,)
             u and v.
         """
-        weighted = self.table * _checks.function(h, self.table.shape)
+        weighted = self.table * checks.as_function(h, self.table.shape)
         return self.alpha.T @ weighted.sum(axis=1), self.beta.T @ weighted.sum(axis=0)
 
 
@@ -168,8 +168,8 @@ def markov_svd(table: ArrayLike) -> MarkovSVD:
     >>> svd.alpha.round(12).tolist()
     [[1.0, 1.0], [1.0, -1.0]]
     """
-    joint = _checks.joint(table)
-    root_x, root_y = (np.sqrt(_checks.positive(joint.sum(axis=1 - a), a)) for a in (0, 1))
+    joint = checks.as_joint(table)
+    root_x, root_y = (np.sqrt(checks.check_positive(joint.sum(axis=1 - a), a)) for a in (0, 1))
     complement_x, complement_y = _complement(root_x), _complement(root_y)
     inner = complement_x.T @ (joint / root_x[:, None] / root_y) @ complement_y
     left, values, right = np.linalg.svd(inner, full_matrices=False)
@@ -214,7 +214,7 @@ def maximal_correlation(table: ArrayLike) -> float:
     return float(values[1]) if len(values) > 1 else 0.0
 
 
-def components(table: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def components(table: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Connected components of the support: a row and a column are joined where their cell is positive.
 
     Parameters
@@ -238,14 +238,14 @@ def components(table: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     >>> rows.tolist(), columns.tolist()
     ([0, 1], [0, 1, 0])
     """
-    joint = _checks.joint(table)
+    joint = checks.as_joint(table)
     for a in (0, 1):
-        _checks.positive(joint.sum(axis=1 - a), a)
+        checks.check_positive(joint.sum(axis=1 - a), a)
     x, y = np.nonzero(joint)
     m, l = joint.shape
     graph = csr_array((np.ones(len(x)), (x, m + y)), shape=(m + l, m + l))
     _, labels = csgraph.connected_components(graph, directed=False)
-    return labels[:m].astype(np.int64), labels[m:].astype(np.int64)
+    return labels[:m].astype(np.intp), labels[m:].astype(np.intp)
 
 
 def dependent_table(m: int, s: float) -> NDArray[np.float64]:
@@ -272,7 +272,7 @@ def dependent_table(m: int, s: float) -> NDArray[np.float64]:
     >>> dependent_table(2, 0.5).tolist()
     [[0.375, 0.125], [0.125, 0.375]]
     """
-    m = _checks.count(m, "m", least=1)
+    m = checks.check_count(m, "m", least=1)
     if not 0 <= s <= 1:
         raise ValueError(f"s = {s!r}: pass a number from 0 to 1")
     return (np.full((m, m), (1 - s) / m) + s * np.eye(m)) / m
@@ -359,10 +359,10 @@ def table_with_singular_values(
     [[0.2333, 0.2667], [0.0167, 0.4833]]
     """
     marginals = [
-        _checks.masses(v, name, ndim=1)
+        checks.as_masses(v, name, ndim=1)
         for v, name in ((row_marginal, "row_marginal"), (column_marginal, "column_marginal"))
     ]
-    row, column = (_checks.positive(v / v.sum(), a) for a, v in enumerate(marginals))
+    row, column = (checks.check_positive(v / v.sum(), a) for a, v in enumerate(marginals))
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or len(values) > min(len(row), len(column)) - 1:
         raise ValueError(f"values has shape {values.shape}: pass at most min(m, l) - 1 numbers")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import rel_entr
 
+from balance._engine import checks
 from balance._engine.loop import State
 from balance._engine.numbers import is_frame, is_tensor
 from balance._engine.read import read
@@ -21,7 +22,6 @@ from balance._engine.stacks import Stack
 from balance._engine.targets import as_sequence
 from balance.records import Records
 from balance.scores import Scores
-from balance import _checks
 
 T = TypeVar("T")
 
@@ -121,7 +121,7 @@ def marginal(table: Any, axis: int) -> NDArray[np.float64]:
     [0.4, 0.6]
     """
     problem = read(table)
-    sums = problem.sums[_checks.axis(axis, problem.masses.ndim)]
+    sums = problem.sums[checks.check_axis(axis, problem.masses.ndim)]
     return sums / sums.sum()
 
 
@@ -175,7 +175,7 @@ def project(table: T, target: Any, axis: int) -> T:
     """
     ndim = _axes(table)
     targets = [None] * ndim
-    targets[_checks.axis(axis, ndim)] = target
+    targets[checks.check_axis(axis, ndim)] = target
     return data_balance(table, targets, steps=1, first=axis).table
 
 
@@ -258,8 +258,8 @@ def data_balance(
     if steps is None and tol is None:
         tol = 1e-9
     if steps is not None:
-        steps = _checks.count(steps, "steps")
-    max_steps = _checks.count(max_steps, "max_steps")
+        steps = checks.check_count(steps, "steps")
+    max_steps = checks.check_count(max_steps, "max_steps")
     if tol is not None:
         tol = _tolerance(tol)
     if is_tensor(table) or (isinstance(table, Scores) and is_tensor(table.values)):
@@ -271,11 +271,11 @@ def data_balance(
     if _axes(table) > len(targets) >= 2 and not is_frame(table) and not isinstance(table, Records):
         if keep_iterates:
             raise ValueError("keep_iterates: pass one table at a time; the errors of a stack are in `history`")
-        first = _checks.axis(first, len(targets), "first")
+        first = checks.check_axis(first, len(targets), "first")
         result = of_stack(Stack(table, targets), steps, tol, max_steps, first)
     else:
         problem = read(table, targets)
-        first = _checks.axis(first, problem.masses.ndim, "first")
+        first = checks.check_axis(first, problem.masses.ndim, "first")
         state = State(problem.masses, problem.targets, problem.sums)
         trace = run(state, steps=steps, tol=tol, max_steps=max_steps, first=first, keep_iterates=keep_iterates)
         result = of_problem(problem, state, trace, tol, first)
@@ -303,7 +303,7 @@ def _axes(table: Any) -> int:
 
 
 def _pair(first, second, name, other):
-    first, second = _checks.probabilities(first, name), _checks.probabilities(second, other)
+    first, second = checks.as_probabilities(first, name), checks.as_probabilities(second, other)
     if first.shape != second.shape:
         raise ValueError(f"{name} has shape {first.shape}, {other} has shape {second.shape}")
     return first, second

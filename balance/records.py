@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from balance._engine.checks import check_masses
 from balance._engine.numbers import as_doubles, is_frame, is_series
-from balance._engine.targets import check_masses
 
 
 class Records:

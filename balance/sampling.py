@@ -1,7 +1,7 @@
 """Drawing captions by their mass: from a vector, or from a stream that is read once (chapter 9 of the book).
 
-A stream comes in blocks: rows of the table of `balance.curation.match`, or arrays of masses. The functions that take
-streams hold no more than one block, a few vectors over the keywords, and what they return.
+A stream comes in blocks: rows of the table of `balance.curation.match_keywords`, or arrays of masses. The functions
+that take streams hold no more than one block, a few vectors over the keywords, and what they return.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
-from balance import _checks
-from balance._scaling import ratio
+from balance._engine import checks
+from balance._engine.loop import safe_divide
 from balance.curation import capped_target
 
 
-def resample(weights: ArrayLike, size: int, *, replace: bool, rng: np.random.Generator) -> NDArray[np.int64]:
+def resample(weights: ArrayLike, size: int, *, replace: bool, rng: np.random.Generator) -> NDArray[np.intp]:
     r"""Draw rows with probabilities proportional to their masses.
 
     Parameters
@@ -58,10 +58,10 @@ def resample(weights: ArrayLike, size: int, *, replace: bool, rng: np.random.Gen
     >>> np.bincount(resample([0.5, 0.25, 0, 0.25], 1000, replace=True, rng=rng)).tolist()
     [501, 246, 0, 253]
     """
-    weights = _checks.masses(weights, "weights", ndim=1)
-    _checks.count(size, "size")
+    weights = checks.as_masses(weights, "weights", ndim=1)
+    checks.check_count(size, "size")
     if replace:
-        return rng.choice(len(weights), size, p=weights / weights.sum())
+        return rng.choice(len(weights), size, p=weights / weights.sum()).astype(np.intp, copy=False)
     if size > (weights > 0).sum():
         raise ValueError(
             f"size = {size}, but only {(weights > 0).sum()} rows have mass: draw fewer, or with replacement"
@@ -69,7 +69,7 @@ def resample(weights: ArrayLike, size: int, *, replace: bool, rng: np.random.Gen
     return weighted_reservoir([weights], size, rng)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KeywordCounts:
     r"""What one pass over the captions leaves behind.
 
@@ -94,7 +94,7 @@ def count_keywords(blocks: Iterable[csr_array]) -> KeywordCounts:
     Parameters
     ----------
     blocks : iterable of csr_array, shape (any, K)
-        Zeros and ones, as from `match`.
+        Zeros and ones, as from `match_keywords`.
 
     Returns
     -------
@@ -107,8 +107,8 @@ def count_keywords(blocks: Iterable[csr_array]) -> KeywordCounts:
 
     Examples
     --------
-    >>> from balance.curation import match
-    >>> blocks = [match(block, ["heart", "red"]) for block in (["red heart", "stone"], ["heart"])]
+    >>> from balance.curation import match_keywords
+    >>> blocks = [match_keywords(block, ["heart", "red"]) for block in (["red heart", "stone"], ["heart"])]
     >>> count_keywords(blocks).shares.tolist()
     [1.5, 0.5]
     """
@@ -153,17 +153,17 @@ def stream_weights(blocks: Iterable[csr_array], known: KeywordCounts, cap: float
 
     Examples
     --------
-    >>> from balance.curation import match
-    >>> blocks = [match(block, ["heart", "red"]) for block in (["red heart", "stone"], ["heart", "heart"])]
+    >>> from balance.curation import match_keywords
+    >>> blocks = [match_keywords(block, ["heart", "red"]) for block in (["red heart", "stone"], ["heart", "heart"])]
     >>> [masses.tolist() for masses in stream_weights(blocks, count_keywords(blocks), cap=1)]
     [[0.6, 0.0], [0.2, 0.2]]
     """
-    worth = ratio(capped_target(known.counts, cap), known.shares)
+    worth = safe_divide(capped_target(known.counts, cap), known.shares)
     for block in blocks:
         yield block @ worth * _inverse(np.diff(block.indptr))
 
 
-def weighted_reservoir(weights: Iterable[ArrayLike], size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def weighted_reservoir(weights: Iterable[ArrayLike], size: int, rng: np.random.Generator) -> NDArray[np.intp]:
     """Draw a fixed number of rows without replacement from a stream of masses, in one pass.
 
     Parameters
@@ -194,8 +194,8 @@ def weighted_reservoir(weights: Iterable[ArrayLike], size: int, rng: np.random.G
     >>> weighted_reservoir(stream, 5, np.random.default_rng(7)).shape
     (5,)
     """
-    _checks.count(size, "size")
-    rows, times = np.empty(0, np.int64), np.empty(0)
+    checks.check_count(size, "size")
+    rows, times = np.empty(0, np.intp), np.empty(0)
     for start, masses in _numbered(weights):
         with np.errstate(divide="ignore"):
             arrivals = rng.exponential(size=len(masses)) / masses
@@ -206,7 +206,7 @@ def weighted_reservoir(weights: Iterable[ArrayLike], size: int, rng: np.random.G
     return rows[np.isfinite(times)]
 
 
-def poisson_sample(weights: Iterable[ArrayLike], size: float, rng: np.random.Generator) -> NDArray[np.int64]:
+def poisson_sample(weights: Iterable[ArrayLike], size: float, rng: np.random.Generator) -> NDArray[np.intp]:
     """Keep each row of a stream with probability min(1, size * mass), independently of the others.
 
     Parameters
@@ -235,7 +235,7 @@ def poisson_sample(weights: Iterable[ArrayLike], size: float, rng: np.random.Gen
     """
     if not size > 0:
         raise ValueError(f"size = {size!r}: pass a positive number of rows")
-    kept = [np.empty(0, np.int64)]
+    kept = [np.empty(0, np.intp)]
     for start, masses in _numbered(weights):
         kept.append(start + np.flatnonzero(rng.random(len(masses)) < size * masses))
     return np.concatenate(kept)

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from balance import _checks
+from balance._engine import checks
+from balance._engine.targets import check_reachable
 from balance.operators import center, conditional_mean, markov_svd
 
 _COLLAPSED = 1e-20
 
 
-def centered(table: ArrayLike, h: ArrayLike, steps: int, first: int = 0) -> NDArray[np.float64]:
+def influence_function(table: ArrayLike, h: ArrayLike, steps: int, first: int = 0) -> NDArray[np.float64]:
     r"""Influence function of k half-steps of balancing: :math:`C_1 C_2 \cdots C_k h`.
 
     Parameters
@@ -49,11 +50,11 @@ def centered(table: ArrayLike, h: ArrayLike, steps: int, first: int = 0) -> NDAr
 
     Examples
     --------
-    >>> centered([[6, 2], [3, 9]], [[1, -2], [0.5, 3]], steps=1).round(9).tolist()
+    >>> influence_function([[6, 2], [3, 9]], [[1, -2], [0.5, 3]], steps=1).round(9).tolist()
     [[0.75, -2.25], [-1.875, 0.625]]
     """
-    joint, values = _checks.law(table, h)
-    steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
+    joint, values = checks.as_law(table, h)
+    steps, first = checks.check_count(steps, "steps"), checks.check_axis(first, 2, "first")
     for j in range(steps, 0, -1):
         values = center(joint, values, (first + j - 1) % 2)
     return values
@@ -65,7 +66,7 @@ def balanced_variance(table: ArrayLike, h: ArrayLike, steps: int, first: int = 0
     Parameters
     ----------
     table, h, steps, first
-        As in `centered`.
+        As in `influence_function`.
 
     Returns
     -------
@@ -75,7 +76,7 @@ def balanced_variance(table: ArrayLike, h: ArrayLike, steps: int, first: int = 0
     Raises
     ------
     ValueError
-        As `centered`.
+        As `influence_function`.
 
     References
     ----------
@@ -86,7 +87,7 @@ def balanced_variance(table: ArrayLike, h: ArrayLike, steps: int, first: int = 0
     >>> [round(balanced_variance([[6, 2], [3, 9]], [[1, -2], [0.5, 3]], k), 4) for k in range(5)]
     [2.4619, 1.3781, 1.5332, 1.3622, 1.3714]
     """
-    return _variance(_checks.law(table, h)[0], centered(table, h, steps, first))
+    return _variance(checks.as_law(table, h)[0], influence_function(table, h, steps, first))
 
 
 def variance_closed_form(table: ArrayLike, h: ArrayLike, steps: float, first: int = 0) -> float:
@@ -105,7 +106,7 @@ def variance_closed_form(table: ArrayLike, h: ArrayLike, steps: float, first: in
     Parameters
     ----------
     table, h, first
-        As in `centered`.
+        As in `influence_function`.
     steps : int or math.inf
         Number of half-steps k >= 0, or infinity for the limit.
 
@@ -116,7 +117,7 @@ def variance_closed_form(table: ArrayLike, h: ArrayLike, steps: float, first: in
     Raises
     ------
     ValueError
-        As `centered`.
+        As `influence_function`.
 
     References
     ----------
@@ -127,9 +128,9 @@ def variance_closed_form(table: ArrayLike, h: ArrayLike, steps: float, first: in
     >>> [round(variance_closed_form([[6, 2], [3, 9]], [[1, -2], [0.5, 3]], k), 6) for k in (1, 2, math.inf)]
     [1.378125, 1.533178, 1.36125]
     """
-    joint, values = _checks.law(table, h)
-    steps = steps if steps == math.inf else _checks.count(steps, "steps")
-    if _checks.axis(first, 2, "first") == 1:
+    joint, values = checks.as_law(table, h)
+    steps = steps if steps == math.inf else checks.check_count(steps, "steps")
+    if checks.check_axis(first, 2, "first") == 1:
         joint, values = joint.T, values.T
     if steps == 0:
         return _variance(joint, values)
@@ -151,14 +152,14 @@ def variance_closed_form(table: ArrayLike, h: ArrayLike, steps: float, first: in
 
 
 def limit_influence(table: ArrayLike, h: ArrayLike) -> NDArray[np.float64]:
-    r"""Residual of the regression of h on :math:`f(x) + g(y)` in L2(P): the limit of `centered` as k grows.
+    r"""Residual of the regression of h on :math:`f(x) + g(y)` in L2(P): the limit of `influence_function` as k grows.
 
     It solves the two equations :math:`f + \mu_X g = \mu_X h` and :math:`\mu_Y f + g = \mu_Y h`.
 
     Parameters
     ----------
     table, h
-        As in `centered`.
+        As in `influence_function`.
 
     Returns
     -------
@@ -168,7 +169,7 @@ def limit_influence(table: ArrayLike, h: ArrayLike) -> NDArray[np.float64]:
     Raises
     ------
     ValueError
-        As `centered`.
+        As `influence_function`.
 
     References
     ----------
@@ -179,7 +180,7 @@ def limit_influence(table: ArrayLike, h: ArrayLike) -> NDArray[np.float64]:
     >>> limit_influence([[1, 1], [1, 1]], [[0, 0], [0, 4]]).round(9).tolist()
     [[1.0, -1.0], [-1.0, 1.0]]
     """
-    joint, values = _checks.law(table, h)
+    joint, values = checks.as_law(table, h)
     m, l = joint.shape
     given_x, given_y = joint / joint.sum(axis=1, keepdims=True), (joint / joint.sum(axis=0)).T
     equations = np.block([[np.eye(m), given_x], [given_y, np.eye(l)]])
@@ -194,7 +195,7 @@ def limit_variance(table: ArrayLike, h: ArrayLike) -> float:
     Parameters
     ----------
     table, h
-        As in `centered`.
+        As in `influence_function`.
 
     Returns
     -------
@@ -203,7 +204,7 @@ def limit_variance(table: ArrayLike, h: ArrayLike) -> float:
     Raises
     ------
     ValueError
-        As `centered`.
+        As `influence_function`.
 
     References
     ----------
@@ -214,7 +215,7 @@ def limit_variance(table: ArrayLike, h: ArrayLike) -> float:
     >>> round(limit_variance([[6, 2], [3, 9]], [[1, -2], [0.5, 3]]), 6)
     1.36125
     """
-    return _variance(_checks.law(table, h)[0], limit_influence(table, h))
+    return _variance(checks.as_law(table, h)[0], limit_influence(table, h))
 
 
 @dataclass(frozen=True)
@@ -279,12 +280,12 @@ def decomposition(sample: ArrayLike, table: ArrayLike, h: ArrayLike, steps: int,
     """
     sample, table, h = (np.asarray(a) for a in (sample, table, h))
     for array, name in ((sample, "sample"), (table, "table")):
-        masses = _checks.masses(array.astype(float), name, ndim=2)
+        masses = checks.as_masses(array.astype(float), name, ndim=2)
         for axis in (0, 1):
             current = masses.sum(axis=1 - axis)
-            _checks.target(np.ones(sample.shape[axis]), current, axis, 2, f"{name}, positive marginal")
-    _checks.values(h, table.shape, "h")
-    steps, first = _checks.count(steps, "steps"), _checks.axis(first, 2, "first")
+            check_reachable(np.ones(masses.shape[axis]), current, f"{name}, positive marginal", axis, 2)
+    checks.as_values(h, table.shape, "h")
+    steps, first = checks.check_count(steps, "steps"), checks.check_axis(first, 2, "first")
     exact = object in (sample.dtype, table.dtype, h.dtype)
     number = np.vectorize(Fraction, otypes=[object]) if exact else np.float64
     sample, table, h = number(sample), number(table), number(h)

@@ -20,7 +20,7 @@ import numpy as np
 import scipy
 from scipy.sparse import csr_array
 
-from balance.curation import curate, match
+from balance.curation import curate, match_keywords
 from balance.projections import project
 from balance.sampling import resample
 
@@ -97,7 +97,7 @@ def main() -> None:
 
     names = [f"word{column}" for column in range(KEYWORDS)]
     texts = [" ".join(f"a {names[column]}, with" for column in row) for row in rows]
-    found, seconds, _ = measured("match by Aho-Corasick", lambda: match(texts, names))
+    found, seconds, _ = measured("match by Aho-Corasick", lambda: match_keywords(texts, names))
     assert (found != table).nnz == 0
     sample = np.random.default_rng(7).choice(CAPTIONS, SAMPLE, replace=False)
     spaced = [f" {texts[i].replace(',', ' , ')} " for i in sample]

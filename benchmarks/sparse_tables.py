@@ -19,7 +19,7 @@ import numpy as np
 import scipy
 from scipy import sparse
 
-from balance import Samples, data_balance
+from balance import Records, data_balance
 
 ROWS, COLUMNS, CELLS, STEPS = 100_000, 20_000, 2_000_000, 20
 RECORDS, SIZES, RAKING = 1_000_000, (8, 50, 200), 30
@@ -79,7 +79,7 @@ def main() -> None:
     print(f"{loop / ours:5.1f} times as fast; largest difference {abs(theirs - result.table).max():.0e}")
     codes = [rng.integers(n, size=RECORDS) for n in SIZES]
     weights, targets = rng.gamma(2.0, size=RECORDS), [rng.dirichlet(np.full(n, 20.0)) for n in SIZES]
-    records = Samples(*codes, weights=weights)
+    records = Records(*codes, weights=weights)
     ours, result = seconds(data_balance, records, targets, steps=RAKING)
     print(f"records  data_balance {ours:6.2f} s", end="")
     if importlib.util.find_spec("ipfn") is None:

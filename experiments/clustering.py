@@ -1,6 +1,6 @@
 """Train clusters of digits and icons: python experiments/clustering.py [sweeps|teacher|queue|sizes|kmeans] ...
 
-Each cell of a grid is measured once; a table in balance/data/results that lacks cells is completed.
+Each cell of a grid is measured once; a table in balance/datasets/data/results that lacks cells is completed.
 """
 
 import sys
@@ -14,8 +14,8 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from balance.clustering import assignments
-from balance.pictures import Pictures, digits, icons
-from balance.swapped import DIGITS, ICONS, Centering, Preset, cluster_measures, train_clusters
+from balance.labs.augment import Pictures, digit_pictures, icon_pictures
+from balance.labs.clustering import DIGITS, ICONS, Centering, ClusteringPreset, cluster_measures, train_clusters
 from experiments.grid import complete
 
 SEEDS = range(8)
@@ -60,12 +60,12 @@ GRIDS = {
 
 @cache
 def pictures(data: str) -> Pictures:
-    return {"digits": digits, "unequal": partial(digits, SHARE), "icons": icons}[data]()
+    return {"digits": digit_pictures, "unequal": partial(digit_pictures, SHARE), "icons": icon_pictures}[data]()
 
 
-def trained(cell: dict, data: str, preset: Preset, codes: int | Callable[[Tensor], Tensor], stop: int | None):
+def trained(cell: dict, data: str, preset: ClusteringPreset, codes: int | Callable[[Tensor], Tensor], stop: int | None):
     """One row for each checkpoint of a run."""
-    run = train_clusters(pictures(data), preset, codes=codes, seed=cell["seed"], stop=stop)
+    run = train_clusters(pictures(data), preset, assign=codes, seed=cell["seed"], stop=stop)
     return [cell | entry for entry in run.history]
 
 

@@ -1,6 +1,6 @@
 """Measure the contrastive losses on the icons: python experiments/contrastive.py [training|marginals|variance] ...
 
-Each cell of a grid is measured once; a table in balance/data/results that lacks cells is completed.
+Each cell of a grid is measured once; a table in balance/datasets/data/results that lacks cells is completed.
 """
 
 import sys
@@ -11,8 +11,9 @@ from itertools import product
 import torch
 
 from balance.contrastive import balanced_loss, marginals
-from balance.icons import ENCODERS
-from balance.training import CPU, Benchmark, Heads, icon_benchmark, train
+from balance.datasets.icons import ENCODERS
+from balance.labs.contrastive import CPU, Benchmark, Heads, train
+from balance.labs.icons_benchmark import icon_benchmark
 from experiments.grid import complete
 
 SEEDS = range(4)
@@ -52,14 +53,14 @@ def benchmark(encoder: str) -> Benchmark:
 @cache
 def trained_heads(encoder: str, steps: int | None, seed: int) -> Heads:
     """Heads after training with batches of 128, or, without steps, before."""
-    preset = replace(CPU, iterations=0 if steps is None else CPU.iterations, checkpoints=1)
-    return train(benchmark(encoder), preset, steps=steps or 0, seed=seed).heads
+    preset, stop = replace(CPU, checkpoints=1), 0 if steps is None else None
+    return train(benchmark(encoder), preset, loss=steps or 0, seed=seed, stop=stop).heads
 
 
 def measure_training(cell: dict, stop: int | None = None) -> list[dict]:
     """One row for each checkpoint of a run."""
     preset = next(p for p in [*PRESETS, LONG] if (p.batch_size, p.iterations) == (cell["batch_size"], cell["length"]))
-    run = train(benchmark(cell["encoder"]), preset, steps=cell["steps"], seed=cell["seed"], stop=stop)
+    run = train(benchmark(cell["encoder"]), preset, loss=cell["steps"], seed=cell["seed"], stop=stop)
     return [cell | entry for entry in run.history]
 
 

@@ -1,7 +1,7 @@
 """Train on curated pools of icons: python experiments/curation.py
 
-Each cell of the grid is measured once; a table in balance/data/results that lacks cells is completed. The loss is
-CLIP's, the encoder "good". Every run takes the same number of batches, whatever the size of its pool.
+Each cell of the grid is measured once; a table in balance/datasets/data/results that lacks cells is completed. The loss
+is CLIP's, the encoder "good". Every run takes the same number of batches, whatever the size of its pool.
 
 Pools, by the seed of the run: "raw" is all pairs, "match" those whose caption matches a keyword. A pool that names a
 cap is drawn once with replacement, by the masses of `curate`, to the size of "match"; if it is "fresh", for every batch
@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from balance import icons
-from balance.curation import curate, effective_sample_size, load_keywords, match, metaclip_inclusion
+from balance.curation import curate, effective_sample_size, match_keywords, metaclip_inclusion
+from balance.datasets import icons, load_keywords
+from balance.labs.contrastive import CPU, Benchmark, ContrastivePreset, train
+from balance.labs.icons_benchmark import icon_benchmark
 from balance.sampling import poisson_sample, resample
-from balance.training import CPU, Benchmark, Preset, icon_benchmark, train
 from experiments.grid import complete
 
 SEEDS = range(8)
@@ -56,7 +57,7 @@ def benchmark(brands: int) -> Benchmark:
     full = icon_benchmark("good", brands=bool(brands))
     images, labels, texts = full.zero_shot["artists"]
     names = icons.load_classes("artists").texts
-    known = match(icon_captions(), names).sum(0)
+    known = match_keywords(icon_captions(), names).sum(0)
     common = np.argsort(np.argsort(known, kind="stable")) >= len(names) // 2
     tasks = {
         name: (images[inside], labels[inside], texts)
@@ -72,10 +73,10 @@ def icon_captions() -> tuple[str, ...]:
 @cache
 def table(brands: int) -> csr_array:
     """Which keyword is in which training caption."""
-    return match(benchmark(brands).captions, load_keywords())
+    return match_keywords(benchmark(brands).captions, load_keywords())
 
 
-def draw(pool: str, table: csr_array, preset: Preset, rng: np.random.Generator) -> NDArray[np.int64]:
+def draw(pool: str, table: csr_array, preset: ContrastivePreset, rng: np.random.Generator) -> NDArray[np.int64]:
     """The rows of a pool."""
     matched = np.flatnonzero(table.sum(1))
     if pool == "raw":

@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from balance.results import Writer
+from balance.datasets.results import Writer
 
 
 def complete(name: str, grid: Sequence[dict], measure: Callable[[dict], list[dict]], packages: Iterable[str]) -> None:

@@ -31,10 +31,10 @@ def test_a_batch_is_what_data_balance_makes_of_each_table(problem, steps, first)
     many = balance_many(counts, targets, steps=steps, first=first)
     means = balanced_means(counts, h, targets, steps=steps, first=first)
     assert np.array_equal(counts, before)
-    assert np.array_equal(many.seen, means.seen)
+    assert np.array_equal(many.complete, means.complete)
     for i, table in enumerate(counts):
-        assert many.seen[i] == (table.any(axis=0).all() and table.any(axis=1).all())
-        if many.seen[i]:
+        assert many.complete[i] == (table.any(axis=0).all() and table.any(axis=1).all())
+        if many.complete[i]:
             one = data_balance(table, targets, steps=steps, first=first, keep_iterates=True)
             expected = [(h * iterate).sum() for iterate in one.iterates]
             np.testing.assert_allclose(many.tables[i], one.table, atol=1e-13)
@@ -67,7 +67,7 @@ def test_blocks_are_joined_in_order():
 
 def test_an_empty_batch_gives_empty_results():
     means = balanced_means(np.empty((0, 2, 2)), np.ones((2, 2)), ([1, 1], [1, 1]), steps=2)
-    assert means.values.shape == (0, 3) and means.seen.shape == (0,)
+    assert means.values.shape == (0, 3) and means.complete.shape == (0,)
 
 
 @pytest.mark.parametrize(

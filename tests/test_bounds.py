@@ -21,7 +21,7 @@ from balance.bounds import (
 )
 from balance.enumeration import count_tables
 from balance.operators import dependent_table, maximal_correlation
-from balance.variance import balanced_variance, centered, decomposition, limit_variance
+from balance.variance import balanced_variance, decomposition, influence_function, limit_variance
 
 P = np.array([[0.3, 0.1], [0.15, 0.45]])
 H = np.array([[1.0, -2.0], [0.5, 3.0]])
@@ -50,7 +50,7 @@ def test_shape_of_the_paper_bound():
     k = np.arange(2, 7)
 
     def constant(n, claimed):
-        excess = n * exact_mse(P, H, n, 6).values[k] - (limit + gap - claimed) - s**k * gap
+        excess = n * exact_mse(P, H, n, 6).mse[k] - (limit + gap - claimed) - s**k * gap
         return np.max(excess * np.sqrt(n) / k**6)
 
     assert constant(30, gap) > constant(60, gap) > constant(120, gap) > 0
@@ -62,7 +62,7 @@ def test_shape_of_the_paper_bound():
 def test_step_on_the_wrong_variable_never_helps(n):
     table, b = np.outer([0.2, 0.8], [0.3, 0.1, 0.6]), np.array([[1.0, 0.0, -2.0]])
     variance = table.sum(axis=0) @ b[0] ** 2 - (table.sum(axis=0) @ b[0]) ** 2
-    result = exact_mse(table, b, n, 1).values
+    result = exact_mse(table, b, n, 1).mse
     assert abs(limit_variance(table, b)) < 1e-12 and maximal_correlation(table) < 1e-12
     assert np.isclose(n * result[0], variance) and n * result[1] > variance * (1 + 1e-9)
 
@@ -194,7 +194,7 @@ def test_factors_and_weights():
 @pytest.mark.statement("5.10")
 def test_remainders_are_of_second_order():
     rng, n, k, used = np.random.default_rng(60), 5000, 4, 0
-    g = [centered(WIDE, F, k - j, first=j % 2) for j in range(k)]
+    g = [influence_function(WIDE, F, k - j, first=j % 2) for j in range(k)]
     largest = max(np.abs(f).max() for f in g)
     for counts in rng.multinomial(n, WIDE.ravel(), size=40).reshape(-1, 2, 3):
         sample = counts / n
@@ -220,7 +220,7 @@ def test_fourth_moments(n):
     m4 = chance @ np.abs(errors).max(axis=1) ** 4
     assert k4 / (12 * n**2) < m4 <= k4 / n**2
     for axis in (0, 1):
-        g = centered(WIDE, F, 1, first=axis)
+        g = influence_function(WIDE, F, 1, first=axis)
         target = marginals(WIDE)[axis]
         v, kappa = ((WIDE * g**r).sum(axis=1 - axis) / target for r in (2, 4))
         delta = ((counts / n - WIDE) * g).sum(axis=2 - axis)
@@ -238,7 +238,7 @@ def test_explicit_bound_holds_exactly(first):
     cases = [random_case(rng, (2, 2)) for _ in range(8)] + [random_case(rng, (2, 3)) for _ in range(3)]
     for table, h in [*cases, (P, H), (SPARSE, F)]:
         for n in (1, 8, 20):
-            values = exact_mse(table, h, n, 5, first=first).values
+            values = exact_mse(table, h, n, 5, first=first).mse
             for k in range(1, 6):
                 assert np.sqrt(values[k]) <= explicit_bound(table, h, n, k, first=first).rmse
 
@@ -250,7 +250,7 @@ def test_parts_without_the_exponential_bound_the_typical_error():
         bound = explicit_bound(P, H, 20_000, k)
         drawn = simulated_mse(P, H, 20_000, k, draws=4000)
         assert bound.rare_event < 1e-8 and not bound.vacuous
-        assert np.sqrt(drawn.values[k]) < bound.rmse < (1.1, 2)[k - 1] * np.sqrt(drawn.values[k])
+        assert np.sqrt(drawn.mse[k]) < bound.rmse < (1.1, 2)[k - 1] * np.sqrt(drawn.mse[k])
 
 
 @pytest.mark.parametrize(("table", "h", "first"), [(P, H, 0), (WIDE, F, 1), (SPARSE, F, 0)])
@@ -326,10 +326,10 @@ def directly(table, h, v, axes):
 def test_expansion_of_the_iteration(steps):
     v = np.array([[0.3, -0.2, 0.1], [0.1, -0.15, -0.15]])
     terms = directly(WIDE, F, v, [j % 2 for j in range(steps)])
-    assert np.isclose(terms[0], np.sum(v * centered(WIDE, F, steps)))
+    assert np.isclose(terms[0], np.sum(v * influence_function(WIDE, F, steps)))
     q1, q2, f2, f3 = v, 0 * v, 0.0, 0.0
     for j in range(steps):
-        g, side = centered(WIDE, F, steps - j, first=j % 2), {"axis": 1 - j % 2, "keepdims": True}
+        g, side = influence_function(WIDE, F, steps - j, first=j % 2), {"axis": 1 - j % 2, "keepdims": True}
         a1, a2 = (q.sum(**side) / WIDE.sum(**side) for q in (q1, q2))
         f2, f3 = f2 - np.sum(a1 * q1 * g), f3 + np.sum((a1**2 - a2) * q1 * g - a1 * q2 * g)
         q1, q2 = q1 - a1 * WIDE, q2 - a1 * q1 + (a1**2 - a2) * WIDE
@@ -347,7 +347,7 @@ def constants_directly(table, h, steps, first=0):
     weights = table.ravel()
     units = [e.reshape(table.shape) - table for e in np.eye(table.size)]
     f2, f3 = (lambda v: directly(table, h, v, axes)[1]), (lambda v: directly(table, h, v, axes)[2])
-    psi = centered(table, h, steps, first=first)
+    psi = influence_function(table, h, steps, first=first)
     drift, own = psi * table, np.array([f2(d) for d in units])
     pairs = np.array([[f2(d + e) - f2(d) - f2(e) for e in units] for d in units])
     cubic = np.array([f3(drift + d) + f3(drift - d) - 2 * f3(drift) for d in units])
@@ -361,9 +361,9 @@ def constants_directly(table, h, steps, first=0):
 def test_constants_by_a_second_derivation(table, h, first):
     result = expansion(table, h, 4, first=first)
     for k in range(1, 5):
-        assert np.allclose([result.constants[k], result.biases[k]], constants_directly(table, h, k, first))
+        assert np.allclose([result.constants[k], result.scaled_biases[k]], constants_directly(table, h, k, first))
         assert remainder_constant(table, h, k, first=first) == result.constants[k]
-    assert result.constants[0] == result.biases[0] == 0
+    assert result.constants[0] == result.scaled_biases[0] == 0
 
 
 def extrapolated(sizes, rows):
@@ -379,7 +379,7 @@ def test_constants_are_the_limits_of_exact_remainders():
     assert np.allclose(limits, result.constants, rtol=0, atol=6e-4)
     assert np.allclose(limits[1:4], result.constants[1:4], rtol=0, atol=2e-5)
     biases = extrapolated(sizes, [e.n * e.biases for e in exact])
-    assert np.allclose(biases, result.biases, rtol=0, atol=1e-4)
+    assert np.allclose(biases, result.scaled_biases, rtol=0, atol=1e-4)
 
 
 @pytest.mark.statement("5.14")
@@ -398,7 +398,7 @@ def test_constants_of_the_example():
     published = [1.48125, 3.46985, 4.62201, 5.64373, 5.45867, 5.59035, 5.55068, 5.54481]
     assert np.allclose(result.constants[[1, 2, 3, 4, 5, 6, 8, 12]], published, rtol=0, atol=1.1e-5)
     biases = [0, 0.4275, 0.6267, 0.6287, 0.6594, 0.6539, 0.6586, 0.6599]
-    assert np.allclose(result.biases[[1, 2, 3, 4, 5, 6, 8, 12]], biases, rtol=0, atol=6e-5)
+    assert np.allclose(result.scaled_biases[[1, 2, 3, 4, 5, 6, 8, 12]], biases, rtol=0, atol=6e-5)
 
 
 @pytest.mark.statement("5.15")
@@ -408,7 +408,7 @@ def test_one_half_step(shape):
     row = table.sum(axis=1)
     within = [np.average((h[x] - np.average(h[x], weights=p)) ** 2, weights=p) for x, p in enumerate(table)]
     result = expansion(table, h, 1)
-    assert np.isclose(result.constants[1], (1 - row) @ within) and abs(result.biases[1]) < 1e-12
+    assert np.isclose(result.constants[1], (1 - row) @ within) and abs(result.scaled_biases[1]) < 1e-12
     if shape == (2, 2):
         for n in (3, 10, 30):
             bias = abs(exact_mse(table, h, n, 1).biases[1])
@@ -420,7 +420,7 @@ def test_one_half_step(shape):
 def test_constant_converges(table, h):
     s, k = maximal_correlation(table), np.arange(31)
     result = expansion(table, h, 30)
-    for values in (result.constants, result.biases):
+    for values in (result.constants, result.scaled_biases):
         distance, envelope = np.abs(values - values[-1]), (1 + k) ** 2 * s**k
         scale = np.max(distance[1:6] / envelope[1:6])
         assert np.all(distance[6:25] <= scale * envelope[6:25] + 1e-9)
@@ -454,5 +454,5 @@ def test_crossing():
 
 @pytest.mark.statement("5.17")
 def test_best_number_of_half_steps_exactly():
-    best = {n: int(np.argmin(exact_mse(P, H, n, 5, cutoff=1e-10).values)) for n in (203, 204, 930, 931)}
+    best = {n: int(np.argmin(exact_mse(P, H, n, 5, cutoff=1e-10).mse)) for n in (203, 204, 930, 931)}
     assert best == {203: 1, 204: 3, 930: 3, 931: 5}

@@ -14,8 +14,8 @@ from balance import data_balance, kl_divergence
 from balance.clustering import (
     assignments,
     centered_softmax,
+    clustering_accuracy,
     cross_entropy,
-    matched_share,
     usage,
     usage_variance,
 )
@@ -296,7 +296,7 @@ def test_floor_of_clusters_of_wrong_sizes():
             apart = np.abs(u - np.array([4, 2, 1]) / 7).sum() / 2
             best = max(np.mean(np.array(f)[list(way)] == labels) for way in filled)
             assert math.isclose(best, 1 - apart)
-        best = max(matched_share(labels, np.array(way)) for way in filled)
+        best = max(clustering_accuracy(labels, np.array(way)) for way in filled)
         paired = np.abs(np.sort(sizes)[::-1] - np.array([4, 2, 1])).sum() / 14
         assert math.isclose(best, 1 - paired)
     for J, l in [(2, 3), (3, 4), (3, 7)]:

@@ -10,7 +10,7 @@ from scipy.linalg import block_diag
 from scipy.optimize import linprog, minimize
 from scipy.sparse import csr_array
 
-from balance import Samples, data_balance
+from balance import Records, data_balance
 from balance.curation import capped_target, curate, effective_sample_size, metaclip_inclusion
 from balance.sampling import count_keywords, poisson_sample, resample, stream_weights, weighted_reservoir
 
@@ -92,7 +92,7 @@ def test_mass_is_a_keyword_then_one_of_its_captions():
 def test_records_have_the_masses_of_the_table():
     table = random_pool(2)
     target, (rows, columns) = capped_target(table.sum(axis=0), 2), table.nonzero()
-    records = data_balance(Samples(rows, columns), (uniform(len(table)), target), steps=2).table
+    records = data_balance(Records(rows, columns), (uniform(len(table)), target), steps=2).table
     np.testing.assert_allclose(np.bincount(rows, records.weights), masses(table, target), rtol=1e-12)
 
 

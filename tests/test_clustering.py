@@ -11,11 +11,11 @@ from scipy.optimize import linear_sum_assignment
 
 from balance import data_balance
 from balance.clustering import (
-    agreement,
     assignments,
     centered_softmax,
+    clustering_accuracy,
     cross_entropy,
-    matched_share,
+    nmi_and_ari,
     swapped_loss,
     update_center,
     usage,
@@ -177,18 +177,18 @@ def test_agreement_by_hand():
     entropies = [-sum(p * math.log(p) for p in table.sum(axis)) for axis in (0, 1)]
     # pairs together in both: 1 + 3; in the labels 6, in the clusters 7, of 15
     expected = 6 * 7 / 15
-    nmi, ari = agreement(labels, clusters)
+    nmi, ari = nmi_and_ari(labels, clusters)
     assert nmi == pytest.approx(2 * information / sum(entropies))
     assert ari == pytest.approx((4 - expected) / ((6 + 7) / 2 - expected))
 
 
 @pytest.mark.parametrize(("classes", "prototypes"), [(4, 4), (3, 5), (5, 3)])
-def test_matched_share_over_all_matchings(classes, prototypes):
+def test_clustering_accuracy_over_all_matchings(classes, prototypes):
     rng = np.random.default_rng(classes)
     labels, clusters = rng.integers(classes, size=40), rng.integers(prototypes, size=40)
     names = max(classes, prototypes)
     best = max((np.take(order, clusters) == labels).mean() for order in permutations(range(names)))
-    assert matched_share(labels, 10 * clusters) == best
+    assert clustering_accuracy(labels, 10 * clusters) == best
     sizes = [np.sort(np.bincount(values, minlength=names))[::-1] / 40 for values in (labels, clusters)]
     assert best <= 1 - np.abs(sizes[0] - sizes[1]).sum() / 2 + 1e-12
 

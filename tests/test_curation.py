@@ -12,15 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import coo_array, csc_array, csr_array
 
-from balance import icons
 from balance.curation import (
     capped_target,
     curate,
     effective_sample_size,
-    load_keywords,
-    match,
+    match_keywords,
     metaclip_inclusion,
 )
+from balance.datasets import icons, load_keywords
 from balance.projections import data_balance
 from benchmarks.curation import CAP, curate_by_loop, paper_size
 
@@ -62,7 +61,7 @@ def test_matches_icons_as_the_slow_reference():
         for caption in captions[::5]
     ]
     keywords = load_keywords()
-    table = match(captions, keywords)
+    table = match_keywords(captions, keywords)
     assert rows_of(table) == match_by_phrases(captions, keywords)
     assert table.nnz > 30_000 and set(table.data) == {1} and table.has_canonical_format
 
@@ -71,7 +70,7 @@ def test_rule_is_metaclips():
     """Substring search in spaced text, for keywords without the marks that their spacing does not reach."""
     keywords = [word for word in load_keywords() if not set(word) & set(",.;:?!`\N{NO-BREAK SPACE}")][::5]
     captions = [*icons.load_icons("artists").captions[:300], "an x-ray, a red heart: one star.", "Heart; heart?heart"]
-    table = match(captions, keywords)
+    table = match_keywords(captions, keywords)
     for caption, row in zip(captions, rows_of(table), strict=True):
         for mark in ",.;:?!`":
             caption = caption.replace(mark, f" {mark} ")
@@ -85,7 +84,7 @@ def test_rule_is_metaclips():
 )
 def test_match_small_texts(texts, keywords):
     keywords = [keyword for keyword in keywords if keyword.strip()] or ["a"]
-    table = match(texts, keywords)
+    table = match_keywords(texts, keywords)
     assert table.shape == (len(texts), len(keywords))
     assert rows_of(table) == match_by_phrases(texts, keywords)
 
@@ -104,14 +103,14 @@ def test_boundaries_case_and_marks():
         "wait...",
     ]
     expected = [set(), {0}, {1}, set(), {2}, {2}, {3}, {4}, {5}]
-    assert rows_of(match(texts, keywords)) == expected
-    assert rows_of(match((text for text in texts), keywords)) == expected
-    assert match([], keywords).shape == (0, 6)
+    assert rows_of(match_keywords(texts, keywords)) == expected
+    assert rows_of(match_keywords((text for text in texts), keywords)) == expected
+    assert match_keywords([], keywords).shape == (0, 6)
 
 
 def test_each_mark_parts_words():
     texts = [f"a{mark}b" for mark in ",.;:?!`\t\n\r-_'"]
-    assert match(texts, ["a"]).toarray().ravel().tolist() == [1] * 10 + [0] * 3
+    assert match_keywords(texts, ["a"]).toarray().ravel().tolist() == [1] * 10 + [0] * 3
 
 
 @pytest.mark.parametrize(
@@ -127,14 +126,14 @@ def test_each_mark_parts_words():
 )
 def test_match_says_what_is_wrong(texts, keywords, error, message):
     with pytest.raises(error, match=message):
-        match(texts, keywords)
+        match_keywords(texts, keywords)
 
 
 def test_keywords_find_themselves():
     keywords = load_keywords()
     assert list(keywords) == sorted(set(keywords))
     assert all(keyword == keyword.lower().strip() for keyword in keywords)
-    assert match(keywords, keywords).diagonal().all()
+    assert match_keywords(keywords, keywords).diagonal().all()
 
 
 counts_lists = st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(any)

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from scipy.stats import chi2_contingency
 
-from balance.datasets import _POPULATIONS, _TABLES, load_population, load_table
+from balance.datasets import load_population, load_table
+from balance.datasets.tables import _POPULATIONS, _TABLES
+from experiments import clustering, contrastive
 
+DATA = resources.files("balance.datasets") / "data"
 SHAPES_AND_TOTALS = {
     "hair_eye": ((4, 4), 592),
     "british_mobility": ((8, 8), 3498),
@@ -32,8 +35,15 @@ def test_sizes_are_the_published_ones(name):
 
 def test_every_table_and_file_is_known():
     assert set(SHAPES_AND_TOTALS) == set(_TABLES)
-    files = {f.name for f in resources.files("balance").joinpath("data").iterdir()}
-    assert {f"{name}.csv" for name in [*_TABLES, *_POPULATIONS]} <= files
+    files = {f.name for f in DATA.iterdir()}
+    known = {f"{name}.csv" for name in [*_TABLES, *_POPULATIONS, "published_zero_shot"]}
+    known |= {"README.md", "icons", "results", "keywords.txt", "keywords.NOTICE.md"}
+    assert files == known
+    parts = {f"{name}.npz" for name in ("brands", "digits", "icons", "texts")}
+    assert {f.name for f in (DATA / "icons").iterdir()} == parts | {"LICENSE-Apache-2.0.txt", "NOTICE.md"}
+    measured = {f"contrastive_{name}" for name in contrastive.GRIDS} | {"curation_training"}
+    measured |= {f"clustering_{name}" for name in clustering.GRIDS}
+    assert {f.name for f in (DATA / "results").iterdir()} == {f"{name}.csv" for name in measured}
 
 
 def test_hair_and_eyes_give_the_published_chi_square():

@@ -83,7 +83,7 @@ def test_cutoff_keeps_every_likely_table(cutoff):
     result = exact_mse(P, H, 40, 3, cutoff=cutoff)
     full = exact_mse(P, H, 40, 3)
     assert np.isclose(result.dropped, 1 - masses.sum(), atol=1e-14) and result.dropped > 0
-    short = full.values - result.values
+    short = full.mse - result.mse
     assert np.all(short > -1e-15) and np.all(short <= result.dropped * np.ptp(H) ** 2)
     assert full.dropped == 0 and full.tables == len(counts) > result.tables
 
@@ -100,7 +100,7 @@ def test_mse_and_bias_agree_with_fractions(n, first):
             square[k] += weight * (value - truth) ** 2
             bias[k] += weight * (value - truth)
     result = exact_mse(np.array(WIDE, float), np.array(VALUES, float), n, 3, first=first)
-    assert np.allclose(result.values, np.array(square, float), rtol=1e-12)
+    assert np.allclose(result.mse, np.array(square, float), rtol=1e-12)
     assert np.allclose(result.biases, np.array(bias, float), atol=1e-14)
     assert not result.standard_errors.any()
 
@@ -124,7 +124,7 @@ def test_remainders_of_the_example():
 def test_transposing_the_table_exchanges_the_axes():
     law, values = np.array(WIDE, float), np.array(VALUES, float)
     one, other = exact_mse(law, values, 8, 3), exact_mse(law.T, values.T, 8, 3, first=1)
-    assert np.allclose(one.values, other.values, rtol=1e-13)
+    assert np.allclose(one.mse, other.mse, rtol=1e-13)
 
 
 def test_simulation_has_honest_error_bars():
@@ -132,11 +132,11 @@ def test_simulation_has_honest_error_bars():
     scores = []
     for seed in range(30):
         drawn = simulated_mse(P, H, 25, 3, draws=2000, seed=seed)
-        scores.append((drawn.values - full.values)[1:] / drawn.standard_errors[1:])
+        scores.append((drawn.mse - full.mse)[1:] / drawn.standard_errors[1:])
     scores = np.array(scores)
     assert np.abs(scores.mean(axis=0)).max() < 4 / np.sqrt(30)
     assert np.all((scores.std(axis=0) > 0.6) & (scores.std(axis=0) < 1.5))
-    assert drawn.tables == 2000 and abs(drawn.values[0] - full.values[0]) < 1e-15
+    assert drawn.tables == 2000 and abs(drawn.mse[0] - full.mse[0]) < 1e-15
 
 
 def test_simulated_bias():

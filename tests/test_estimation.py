@@ -9,7 +9,7 @@ from scipy import stats
 from balance import data_balance
 from balance.datasets import load_population
 from balance.estimation import estimate
-from balance.variance import balanced_variance, centered
+from balance.variance import balanced_variance, influence_function
 
 THIRDS = np.full(3, 1 / 3)
 
@@ -74,7 +74,7 @@ def test_a_function_of_the_cell_is_the_outcome_at_the_cell():
     table = data_balance(counts, (THIRDS, THIRDS), steps=3).table
     np.testing.assert_allclose(by_cell.table, table)
     np.testing.assert_allclose(by_cell.value, np.sum(table * h))
-    psi = centered(table, h, 3)
+    psi = influence_function(table, h, 3)
     np.testing.assert_allclose(by_cell.standard_error**2, 50 / 45 * np.sum(table**2 / np.maximum(counts, 1) * psi**2))
 
 

@@ -6,7 +6,7 @@ Tolerances: losses within 2 percent and shares within 0.02, since arithmetic dif
 import numpy as np
 import pytest
 
-from balance.results import load_results
+from balance.datasets import load_results
 from experiments import contrastive as experiments
 
 SHARES = ("zero_shot", "image_to_text", "text_to_image", "cured", "probe")

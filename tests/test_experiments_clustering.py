@@ -7,7 +7,7 @@ The first checkpoint after the start of training, since small differences of ari
 import pytest
 import torch
 
-from balance.results import load_results
+from balance.datasets import load_results
 from experiments import clustering as experiments
 
 CELLS = {

@@ -6,10 +6,9 @@ Tolerances: losses within 2 percent and shares within 0.02, since arithmetic dif
 import numpy as np
 import pytest
 
-from balance import icons
 from balance.curation import curate, metaclip_inclusion
-from balance.results import load_results
-from balance.training import icon_benchmark
+from balance.datasets import icons, load_results
+from balance.labs.icons_benchmark import icon_benchmark
 from experiments import curation as experiments
 
 POOL = ("pairs", "distinct_pairs", "distinct_captions", "effective_sample_size")

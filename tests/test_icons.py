@@ -6,9 +6,9 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from balance import icons
+from balance.datasets import icons
 
-DATA = resources.files("balance") / "data" / "icons"
+DATA = resources.files("balance.datasets") / "data" / "icons"
 
 
 def test_parts_are_disjoint_images_with_captions():

@@ -12,6 +12,7 @@ from balance import data_balance
 from balance.batched import balanced_means
 from balance.enumeration import count_tables
 from balance.marginals import (
+    attribute_error,
     break_even,
     first_order_bias,
     importance_mse,
@@ -20,11 +21,10 @@ from balance.marginals import (
     predicted_mse,
     ridge_split,
     soft_balance,
-    split,
     unpaired_mse,
 )
 from balance.operators import dependent_table, markov_svd
-from balance.variance import balanced_variance, centered, limit_variance
+from balance.variance import balanced_variance, influence_function, limit_variance
 
 LAW = np.array([[0.2, 0.25, 0.05], [0.1, 0.1, 0.3]])
 H = np.array([[1.0, -0.5, 2.0], [0.25, 3.0, -1.0]])
@@ -100,10 +100,10 @@ def test_decomposition_is_exact_in_rational_arithmetic():
             assert ((current - law) * h).sum() == linear + remainders + bias
             ours = [np.array(a, dtype=float) for a in (law, h, *targets)]
             assert first_order_bias(*ours[:2], ours[2:], steps, first) == pytest.approx(float(bias), abs=1e-14)
-            parts = split(*ours[:2], steps, first)
+            parts = attribute_error(*ours[:2], steps, first)
             np.testing.assert_allclose(parts.residual, functions[0].astype(float), atol=1e-13)
             np.testing.assert_allclose(parts.residual + parts.row[:, None] + parts.column, ours[1], atol=1e-13)
-            np.testing.assert_allclose(parts.residual, centered(*ours[:2], steps, first), atol=1e-13)
+            np.testing.assert_allclose(parts.residual, influence_function(*ours[:2], steps, first), atol=1e-13)
 
 
 @pytest.mark.statement("6.2")
@@ -132,7 +132,7 @@ def test_bias_is_the_derivative_of_the_population_bias(steps, first):
     for t in (0.02, 0.2, 0.4):
         q = at(t)
         spread = max(np.abs(np.log(a / b)).max() for a, b in zip(q, RIGHT, strict=True))
-        sizes = [np.sum(LAW * np.abs(centered(LAW, H, steps - j, (first + j) % 2))) for j in range(1, steps)]
+        sizes = [np.sum(LAW * np.abs(influence_function(LAW, H, steps - j, (first + j) % 2))) for j in range(1, steps)]
         bound = np.expm1(2 * spread) * sum(np.expm1(2 * j * spread) * a for j, a in enumerate(sizes, 1))
         assert abs(population_bias(LAW, H, q, steps, first) - t * slope) <= bound + 1e-12
 
@@ -248,7 +248,7 @@ def test_unpaired_targets_by_numerical_derivatives(steps, first):
     n, auxiliary = 100, 250
     theory = unpaired_mse(LAW, H, n, auxiliary, steps, first)
     kept = n / (n + auxiliary)
-    for share, value in ((1, theory.none), (0, theory.auxiliary), (kept, theory.pooled)):
+    for share, value in ((1, theory.plain), (0, theory.auxiliary), (kept, theory.pooled)):
         rule = balanced_to(share, 0 if share == 1 else steps, first)
         assert value == pytest.approx(numerical_mse(rule, LAW, H, n, auxiliary), rel=1e-6)
 
@@ -274,16 +274,16 @@ def test_auxiliary_targets_against_not_balancing():
         p, h, _ = random_case(rng, 3, 4)
         for steps in (1, 2):
             mse = unpaired_mse(p, h, 70, 70, steps)
-            assert mse.auxiliary == pytest.approx(mse.none)
+            assert mse.auxiliary == pytest.approx(mse.plain)
         svd = markov_svd(p)
         s, a, b = svd.singular_values[1], svd.alpha[:, [1]], svd.beta[:, 1]
         for f, auxiliary in ((a + b, 1 / (1 + s)), (a - b, 1 / (1 - s))):
-            parts = split(p, f, 200)
+            parts = attribute_error(p, f, 200)
             noise = variance(p.sum(axis=1), parts.row) + variance(p.sum(axis=0), parts.column)
             assert noise / (variance(p, f) - balanced_variance(p, f, 200)) == pytest.approx(auxiliary, rel=1e-4)
             sizes = (int(10_000 * auxiliary * c) for c in (0.99, 1.01))
             worse, better = (unpaired_mse(p, f, 10_000, size, 200) for size in sizes)
-            assert worse.auxiliary > worse.none and better.auxiliary < better.none
+            assert worse.auxiliary > worse.plain and better.auxiliary < better.plain
 
 
 @pytest.mark.statement("6.10")
@@ -295,11 +295,11 @@ def test_pooling_is_safe_up_to_the_threshold():
         p = dependent_table(4, s)
         svd = markov_svd(p)
         worst = unpaired_mse(p, svd.alpha[:, [1]] - svd.beta[:, 1], n, auxiliary, 200)
-        assert (worst.pooled <= worst.none) == safe
+        assert (worst.pooled <= worst.plain) == safe
         if safe:
             for _ in range(20):
                 mse = unpaired_mse(p, rng.normal(size=(4, 4)), n, auxiliary, 200)
-                assert mse.pooled <= mse.none
+                assert mse.pooled <= mse.plain
 
 
 @pytest.mark.statement("6.11")
@@ -381,7 +381,7 @@ def test_partial_steps_end_at_the_hard_constraint(seed, weight):
     start, targets = rng.uniform(0.5, 2, (3, 4)), (rng.uniform(1, 2, 3), rng.uniform(1, 2, 4))
     targets = tuple(q / q.sum() for q in targets)
     hard = data_balance(start, targets, tol=1e-13).table
-    running = soft_balance(start, targets, weight, steps=400, running=True)
+    running = soft_balance(start, targets, weight, steps=400, accumulate=True)
     np.testing.assert_allclose(running, hard, atol=1e-10)
     if weight < 0.9:
         assert np.abs(soft_balance(start, targets, weight, steps=400) - hard).max() > 1e-5
@@ -420,7 +420,7 @@ def test_misspecified_support():
     counts = np.zeros((200, 4, 3), dtype=int)
     counts[:, :3] = np.random.default_rng(16).multinomial(90, p.ravel(), 200).reshape(-1, 3, 3)
     means = balanced_means(counts, np.ones((4, 3)).cumsum(axis=0), ([0.3, 0.3, 0.3, 0.1], third), steps=4)
-    assert not means.seen.any() and np.all(means.values == means.values[:, :1])
+    assert not means.complete.any() and np.all(means.values == means.values[:, :1])
     for x1 in range(3):
         kept = (third - q * (np.arange(3) == x1)) / (1 - q)
         formula = q / (1 - q) * (np.sum(p * h) - np.sum(p[x1] * h[x1]) / p[x1].sum())
@@ -446,8 +446,8 @@ def test_first_axis_one_is_the_transposed_problem(seed, steps):
     ours, other = unpaired_mse(p, h, 30, 50, steps, first=1), unpaired_mse(p.T, h.T, 30, 50, steps)
     np.testing.assert_allclose(ours, other, rtol=1e-9)
     for running in (False, True):
-        soft = soft_balance(p, (x, y), 0.7, steps=steps, running=running, first=1)
-        mirrored = soft_balance(p.T, (y, x), 0.7, steps=steps, running=running)
+        soft = soft_balance(p, (x, y), 0.7, steps=steps, accumulate=running, first=1)
+        mirrored = soft_balance(p.T, (y, x), 0.7, steps=steps, accumulate=running)
         np.testing.assert_allclose(soft, mirrored.T, atol=1e-12)
 
 
@@ -474,23 +474,23 @@ def test_weight_one_is_balancing_and_stacks_are_tables_one_by_one():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: split(LAW, H, -1), "steps = -1"),
-        (lambda: split(LAW, H, 1, first=2), "first = 2"),
-        (lambda: split(LAW, H[:1, :2], 1), "h has shape"),
-        (lambda: split([[1, 0], [1, 0]], np.eye(2), 1), "column 1"),
+        (lambda: attribute_error(LAW, H, -1), "steps = -1"),
+        (lambda: attribute_error(LAW, H, 1, first=2), "first = 2"),
+        (lambda: attribute_error(LAW, H[:1, :2], 1), "h has shape"),
+        (lambda: attribute_error([[1, 0], [1, 0]], np.eye(2), 1), "column 1"),
         (lambda: first_order_bias(LAW, H, ([0.5, 0.5], [0.5, 0.5]), 1), r"targets\[1\] has length 2"),
         (lambda: first_order_bias(LAW, H, ([1.5, -0.5], RIGHT[1]), 1), r"targets\[0\]\[1\]"),
         (lambda: predicted_mse(LAW, H, 0, RIGHT, 1), "n = 0"),
         (lambda: importance_mse(LAW, H, 2.5, RIGHT), "n = 2.5"),
-        (lambda: unpaired_mse(LAW, H, 10, 0, 1), "auxiliary = 0"),
-        (lambda: ridge_split(LAW, H, 1), "weight = 1"),
+        (lambda: unpaired_mse(LAW, H, 10, 0, 1), "n_unpaired = 0"),
+        (lambda: ridge_split(LAW, H, 1), "share = 1"),
         (lambda: importance_weighted([[1, 1], [0, 0]], ([0.5, 0.5], [0.5, 0.5])), "empty row"),
         (lambda: importance_weighted([1, 1], ([1], [1])), "1 axes"),
         (lambda: importance_weighted([np.zeros((2, 2)), np.ones((2, 2))], ([1, 1], [1, 1])), "no mass"),
         (lambda: importance_weighted(LAW, (RIGHT[0], RIGHT[0])), "do not fit"),
         (lambda: pooled_targets(LAW, RIGHT, 10), "whole numbers"),
-        (lambda: pooled_targets(np.ones((2, 3)), RIGHT, 0), "auxiliary = 0"),
-        (lambda: soft_balance(LAW, RIGHT, 0, steps=1), "weight = 0"),
+        (lambda: pooled_targets(np.ones((2, 3)), RIGHT, 0), "prior_count = 0"),
+        (lambda: soft_balance(LAW, RIGHT, 0, steps=1), "exponent = 0"),
         (lambda: soft_balance(LAW, RIGHT, 1, steps=True), "steps = True"),
     ],
 )

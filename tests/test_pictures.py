@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import sklearn.datasets
 
-from balance.icons import load_classes, load_digits
-from balance.pictures import augment, digits, icons
-from balance.swapped import SMOKE, train_clusters
+from balance.datasets.icons import load_classes, load_digits
+from balance.labs.augment import augment, digit_pictures, icon_pictures
+from balance.labs.clustering import CLUSTERING_SMOKE, train_clusters
 
 
 def test_augment_moves_a_disk_a_little():
@@ -47,7 +47,7 @@ def test_digits_are_those_of_scikit_learn():
 
 
 def test_unequal_digits():
-    whole, part = digits(), digits(share=0.1)
+    whole, part = digit_pictures(), digit_pictures(share=0.1)
     assert whole.images.shape == (1797, 8, 8)
     assert whole.views.shape == (16, 1797, 1, 8, 8)
     assert whole.inputs.std().item() == pytest.approx(1, abs=1e-3)
@@ -59,18 +59,18 @@ def test_unequal_digits():
         np.testing.assert_array_equal(members, whole.images[whole.labels == digit][: len(members)])
     for share in (0, 1.5):
         with pytest.raises(ValueError, match=f"share = {share}"):
-            digits(share)
+            digit_pictures(share)
 
 
 def test_views_resemble_their_image():
-    data = digits()
+    data = digit_pictures()
     near = (data.views[:, :300] - data.inputs[:300]).square().mean()
     far = (data.views[:, :300] - data.inputs[1:301]).square().mean()
     assert near < 0.5 * far
 
 
 def test_icons():
-    data, classes = icons(limit=200), load_classes("artists")
+    data, classes = icon_pictures(limit=200), load_classes("artists")
     np.testing.assert_array_equal(data.labels, classes.labels)
     np.testing.assert_array_equal(np.round(15 * data.images), classes.images)
     assert data.inputs.shape == (len(classes.labels), 128)
@@ -78,4 +78,7 @@ def test_icons():
     assert data.inputs.std().item() == pytest.approx(1, abs=1e-3)
     spread = (data.views - data.views.mean(0)).square().mean()
     assert spread < 0.7 * (data.views - data.views.mean(1, keepdim=True)).square().mean()
-    assert train_clusters(data, replace(SMOKE, iterations=2, batch_size=500)).clusters.shape == (3, len(data.labels))
+    assert train_clusters(data, replace(CLUSTERING_SMOKE, iterations=2, batch_size=500)).clusters.shape == (
+        3,
+        len(data.labels),
+    )

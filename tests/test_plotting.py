@@ -1,11 +1,11 @@
-"""Tests of balance.plotting: the drawn numbers are the numbers of the table."""
+"""Tests of balance.book.plotting: the drawn numbers are the numbers of the table."""
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from balance import plotting
+from balance.book import plotting
 
 TABLE = np.array([[0.1, 0.2, 0.05], [0.3, 0.05, 0.3]])
 

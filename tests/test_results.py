@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from balance.results import FOLDER, Writer, load_results
+from balance.datasets.results import FOLDER, Writer, load_results
 
 
 def writer(folder):
@@ -20,7 +20,7 @@ def test_what_is_written_is_read(tmp_path):
     assert results["size"].dtype == np.int64
     assert results["name"].tolist() == ["a", "b"]
     assert results.where(size=128)["name"].tolist() == ["b"]
-    assert len(results.where(size=128, seed=2)) == 0
+    assert len(results.where(size=128, name="a")) == 0
     assert results.about["command"] == "make experiments"
     assert f"numpy {np.__version__}" in results.about["versions"]
 
@@ -32,6 +32,21 @@ def test_a_stopped_table_is_completed(tmp_path):
     assert {"size": 32, "seed": 1} not in table
     table.add([{"size": 32, "seed": 1, "value": 3.0}])
     assert load_results("sample", tmp_path)["value"].tolist() == [1, 2, 3]
+
+
+def test_where_without_a_column_is_every_row():
+    results = load_results("contrastive_marginals")
+    everything = results.where()
+    assert len(everything) == len(results)
+    assert everything["encoder"].tolist() == results["encoder"].tolist()
+
+
+def test_where_names_the_known_values():
+    results = load_results("clustering_sizes")
+    with pytest.raises(ValueError, match="no row has target = 'unifrom': choose one of 'tempered', 'true', 'uniform'"):
+        results.where(target="unifrom")
+    with pytest.raises(ValueError, match=r"seed = 99: choose one of 0, 1, 2, 3, 4, 5, 6, 7$"):
+        results.where(seed=99)
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.csv")), ids=lambda path: path.stem)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from balance import Samples, data_balance, marginal, project
+from balance import Records, data_balance, marginal, project
 
 seeds = st.integers(0, 2**32 - 1)
 some = settings(max_examples=60, deadline=None, derandomize=True)
@@ -37,7 +37,7 @@ def records(table, rng):
     weights = np.concatenate([table[x, y] * part, table[x, y] * (1 - part), [0.0]])
     order = rng.permutation(len(weights))
     x, y = (np.concatenate([v, v, [0]])[order] for v in (x, y))
-    return Samples(x, y, weights=weights[order])
+    return Records(x, y, weights=weights[order])
 
 
 def gathered(samples, shape):
@@ -88,7 +88,7 @@ def test_records_of_three_variables(seed):
     codes = [np.concatenate([np.arange(n), rng.integers(n, size=30)]) for n in (3, 3, 3)]
     weights = rng.gamma(1.0, size=33)
     targets = [rng.dirichlet(np.ones(3) * 9) for _ in range(3)]
-    samples = Samples(*codes, weights=weights)
+    samples = Records(*codes, weights=weights)
     dense = data_balance(gathered(samples, (3, 3, 3)), targets, steps=8, first=2)
     run = data_balance(samples, targets, steps=8, first=2)
     assert np.abs(gathered(run.table, (3, 3, 3)) - dense.table).max() < 1e-13
@@ -135,7 +135,7 @@ def test_nothing_is_as_large_as_the_dense_table(kind):
     columns = np.concatenate([np.arange(n), rng.permutation(n)])
     masses = rng.gamma(2.0, size=2 * n)
     table = sparse.coo_array((masses, (rows, columns)), shape=(n, n))
-    table = table if kind == "sparse" else Samples(rows, columns, weights=masses)
+    table = table if kind == "sparse" else Records(rows, columns, weights=masses)
     tracemalloc.start()
     run = data_balance(table, (np.ones(n), np.ones(n)), steps=10)
     peak = tracemalloc.get_traced_memory()[1]
@@ -155,7 +155,7 @@ def test_input_and_results_share_no_memory():
     again = data_balance(table, ([1, 1], [0, 1, 1]), steps=2)
     assert again.table.toarray()[:, 1].tolist() == pytest.approx([0, 0.5])
     weights = np.array([1.0, 2.0])
-    samples = Samples([0, 1], [1, 0], weights=weights)
+    samples = Records([0, 1], [1, 0], weights=weights)
     data_balance(samples, ([1, 1], [1, 1]), steps=3).table.weights[:] = 7
     assert weights.tolist() == samples.weights.tolist() == [1, 2]
 
@@ -164,7 +164,7 @@ def test_entries_far_apart():
     table = np.array([[1.0, 1e-180, 0], [1e-200, 1e-190, 1e-150]])
     targets = [0.5, 0.5], [0.2, 0.4, 0.4]
     dense = data_balance(table, targets, steps=40)
-    for kind in (sparse.csr_array(table), Samples(*np.nonzero(table), weights=table[table > 0])):
+    for kind in (sparse.csr_array(table), Records(*np.nonzero(table), weights=table[table > 0])):
         run = data_balance(kind, targets, steps=40)
         assert run.history == pytest.approx(dense.history, abs=1e-12)
         assert all(a == pytest.approx(b, rel=1e-12) for a, b in zip(run.potentials, dense.potentials, strict=True))
@@ -181,9 +181,9 @@ def test_entries_far_apart():
         (sparse.csr_array(np.array([[1.0, 0], [0, 1e-320]])), r"table\[1, 1\] = 1e-320 is lost"),
         (sparse.csr_array(np.array([[1.0, 0], [1, 0]])), r"targets\[1\]\[1\] = 0.5, but column 1"),
         (sparse.csr_array(np.ones((2, 3))), r"targets\[1\] has length 2, axis 1 of the table has length 3"),
-        (Samples([0, 0], [0, 1]), r"targets\[0\]\[1\] = 0.5, but row 1 of the table"),
-        (Samples([0, 1, 2], [0, 1, 1]), r"targets\[0\] has length 2, axis 0 of the table has length 3"),
-        (Samples([0, 1], [0, 1], [0, 1]), "2 targets for a table with 3 axes"),
+        (Records([0, 0], [0, 1]), r"targets\[0\]\[1\] = 0.5, but row 1 of the table"),
+        (Records([0, 1, 2], [0, 1, 1]), r"targets\[0\] has length 2, axis 0 of the table has length 3"),
+        (Records([0, 1], [0, 1], [0, 1]), "2 targets for a table with 3 axes"),
     ],
 )
 def test_bad_tables(table, message):
@@ -207,7 +207,7 @@ def test_bad_tables(table, message):
 )
 def test_bad_records(codes, weights, message):
     with pytest.raises(ValueError, match=message):
-        Samples(*codes, weights=weights)
+        Records(*codes, weights=weights)
 
 
 def test_divergences_say_that_they_are_dense():
@@ -218,4 +218,4 @@ def test_divergences_say_that_they_are_dense():
 
 
 def test_records_are_printed_in_short():
-    assert repr(Samples([0, 1, 1], [0, 0, 1])) == "Samples(3 records of 2 variables)"
+    assert repr(Records([0, 1, 1], [0, 0, 1])) == "Records(3 records of 2 variables)"

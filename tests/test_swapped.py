@@ -9,9 +9,9 @@ import sklearn.metrics
 import torch
 
 from balance.clustering import assignments
-from balance.pictures import Pictures
-from balance.swapped import (
-    SMOKE,
+from balance.labs.augment import Pictures
+from balance.labs.clustering import (
+    CLUSTERING_SMOKE,
     Centering,
     Network,
     _two_views,
@@ -19,7 +19,7 @@ from balance.swapped import (
     train_clusters,
 )
 
-PRESET = replace(SMOKE, prototypes=4, iterations=100)
+PRESET = replace(CLUSTERING_SMOKE, prototypes=4, iterations=100)
 
 
 def planted(n=300, classes=4, width=12, noise=0.4, number=6):
@@ -46,19 +46,19 @@ class Recorder:
 
 def recorded(stop=10, **changes):
     codes = Recorder()
-    train_clusters(planted(), replace(PRESET, **changes), codes=codes, stop=stop)
+    train_clusters(planted(), replace(PRESET, **changes), assign=codes, stop=stop)
     return codes.seen
 
 
 @pytest.mark.parametrize("sweeps", [1, 3])
 def test_balanced_codes_find_planted_clusters(sweeps):
-    history = train_clusters(planted(), PRESET, codes=sweeps).history
+    history = train_clusters(planted(), PRESET, assign=sweeps).history
     assert history[-1]["nmi"] > 0.9 > 0.6 > history[0]["nmi"]
     assert history[-1]["usage_entropy"] > 0.95
 
 
 def test_codes_without_balancing_collapse():
-    run = train_clusters(planted(), PRESET, codes=0)
+    run = train_clusters(planted(), PRESET, assign=0)
     assert run.history[-1]["usage_entropy"] < 0.5
     assert run.history[-1]["loss"] < 0.1 < run.history[0]["loss"]
 
@@ -78,7 +78,7 @@ def test_seed_decides_all_and_global_state_nothing():
 
 def test_stop_changes_nothing_and_arms_share_their_start():
     data = planted()
-    short, whole, other = (train_clusters(data, PRESET, codes=k, stop=s) for k, s in ((3, 50), (3, None), (0, 50)))
+    short, whole, other = (train_clusters(data, PRESET, assign=k, stop=s) for k, s in ((3, 50), (3, None), (0, 50)))
     assert [entry["iteration"] for entry in short.history] == [0, 50]
     assert short.history == whole.history[:2]
     np.testing.assert_array_equal(short.clusters, whole.clusters[:2])
@@ -101,7 +101,7 @@ def test_a_run_is_what_its_network_says():
 
 def test_measures_of_the_codes():
     codes = Recorder(sweeps=3)
-    history = train_clusters(planted(), PRESET, codes=codes, stop=50).history
+    history = train_clusters(planted(), PRESET, assign=codes, stop=50).history
     for entry in history:
         largest = assignments(codes.seen[entry["iteration"]]).amax(-1)
         assert entry["peak"] == pytest.approx(largest.mean().item())
@@ -110,7 +110,7 @@ def test_measures_of_the_codes():
 
 def test_the_first_loss_is_swapped():
     codes = Recorder(sweeps=1)
-    loss = train_clusters(planted(), PRESET, codes=codes, stop=0).history[0]["loss"]
+    loss = train_clusters(planted(), PRESET, assign=codes, stop=0).history[0]["loss"]
     a, b = codes.seen[0]
     targets = [assignments(scores, sweeps=1) for scores in (a, b)]
     right, wrong = (
@@ -173,10 +173,10 @@ def test_two_views_are_of_one_image():
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (12,)])
 def test_scores_are_cosines(shape):
-    network = Network(shape, SMOKE)
+    network = Network(shape, CLUSTERING_SMOKE)
     inputs = torch.randn(7, *shape)
     embedded = network.embed(inputs)
-    assert embedded.shape == (7, SMOKE.output)
+    assert embedded.shape == (7, CLUSTERING_SMOKE.output)
     torch.testing.assert_close(embedded.norm(dim=1), torch.ones(7))
     expected = torch.nn.functional.cosine_similarity(embedded[:, None], network.prototypes, dim=-1)
     torch.testing.assert_close(network.scores(inputs), expected)
@@ -205,7 +205,7 @@ def test_cluster_measures():
 )
 def test_presets_are_checked(changes, message):
     with pytest.raises(ValueError, match=message):
-        replace(SMOKE, **changes)
+        replace(CLUSTERING_SMOKE, **changes)
 
 
 def test_arguments_are_checked():
@@ -213,6 +213,6 @@ def test_arguments_are_checked():
     with pytest.raises(ValueError, match="one view"):
         train_clusters(replace(data, views=data.views[:1]), PRESET)
     with pytest.raises(ValueError, match="sweeps = -1"):
-        train_clusters(data, PRESET, codes=-1)
+        train_clusters(data, PRESET, assign=-1)
     with pytest.raises(ValueError, match=r"codes have shape \(64, 3\), scores \(64, 4\)"):
-        train_clusters(data, PRESET, codes=lambda scores: scores[..., :3])
+        train_clusters(data, PRESET, assign=lambda scores: scores[..., :3])

@@ -7,23 +7,23 @@ import numpy as np
 import pytest
 import torch
 
-from balance import icons
 from balance.contrastive import balanced_loss, siglip_loss
-from balance.paper import Encoders, Listed, Mapped, Sources, largest_object, mean_state, paper_benchmark
-from balance.training import (
+from balance.datasets import icons
+from balance.labs.contrastive import (
+    CONTRASTIVE_SMOKE,
     CPU,
     PAPER,
-    SMOKE,
     Benchmark,
     Heads,
+    balanced_accuracy,
     evaluate,
-    icon_benchmark,
     linear_probe,
-    mean_class_recall,
     mean_loss,
-    recall,
+    recall_at_k,
     train,
 )
+from balance.labs.icons_benchmark import icon_benchmark
+from balance.labs.paper import CaptionTable, Encoders, MapLabels, Sources, largest_object, mean_state, paper_benchmark
 
 
 def planted(pairs=600, classes=8, width=12, noise=0.3, seed=0):
@@ -42,12 +42,12 @@ def planted(pairs=600, classes=8, width=12, noise=0.3, seed=0):
     return Benchmark(train_pairs, held, {"a": (test[0], labels, texts)}, {"b": test}, {"c": (test[0], labels)})
 
 
-PRESET = replace(SMOKE, iterations=120, batch_size=64)
+PRESET = replace(CONTRASTIVE_SMOKE, iterations=120, batch_size=64)
 
 
 @pytest.mark.parametrize("loss", [0, 1, 2, 5, siglip_loss])
 def test_training_learns_planted_pairs(loss):
-    history = train(planted(), PRESET, steps=loss).history
+    history = train(planted(), PRESET, loss=loss).history
     assert history[-1]["zero_shot_a"] > 0.75 > 0.4 > history[0]["zero_shot_a"]
     assert history[-1]["image_to_text_b"] > 3 * 5 / 200
     assert history[-1]["probe_c"] > 0.9
@@ -63,40 +63,62 @@ def test_shuffled_pairs_teach_nothing():
 def test_seed_decides_all_and_global_state_nothing():
     data = planted()
     torch.manual_seed(1)
-    first = train(data, PRESET, steps=2, seed=5)
+    first = train(data, PRESET, loss=2, seed=5)
     torch.manual_seed(2)
     state = torch.get_rng_state()
-    again = train(data, PRESET, steps=2, seed=5)
+    again = train(data, PRESET, loss=2, seed=5)
     assert first.history == again.history
     assert torch.equal(state, torch.get_rng_state())
-    assert train(data, PRESET, steps=2, seed=6).history != first.history
+    assert train(data, PRESET, loss=2, seed=6).history != first.history
 
 
 def test_losses_share_start_and_stop_changes_nothing():
     data = planted()
-    one, two = (train(data, PRESET, steps=k, stop=60).history for k in (1, 2))
+    one, two = (train(data, PRESET, loss=k, stop=60).history for k in (1, 2))
     assert one[0]["zero_shot_a"] == two[0]["zero_shot_a"]
     assert one[0]["train_clip"] == two[0]["train_clip"] == one[0]["train_loss"] != two[0]["train_loss"]
     assert [entry["iteration"] for entry in one] == [0, 60]
     assert train(data, PRESET).history[:2] == one
 
 
+def test_stop_before_the_first_iteration_trains_nothing():
+    run = train(planted(), PRESET, stop=0)
+    assert [entry["iteration"] for entry in run.history] == [0]
+    torch.manual_seed(0)
+    start = Heads(12, 12, PRESET)
+    assert all(map(torch.equal, run.heads.parameters(), start.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"iterations": 3, "checkpoints": 6}, "iterations = 3 is no multiple of checkpoints = 6"),
+        ({"iterations": 7, "checkpoints": 3}, "iterations = 7 is no multiple of checkpoints = 3"),
+        ({"iterations": 0}, "iterations = 0: pass an integer >= 1"),
+        ({"batch_size": 0}, "batch_size = 0"),
+    ],
+)
+def test_presets_are_checked(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(CONTRASTIVE_SMOKE, **changes)
+
+
 def test_progress_sees_every_iteration():
     seen = []
-    train(planted(), SMOKE, progress=lambda iterations: (seen.append(i) or i for i in iterations))
-    assert seen == list(range(1, SMOKE.iterations + 1))
+    train(planted(), CONTRASTIVE_SMOKE, progress=lambda iterations: (seen.append(i) or i for i in iterations))
+    assert seen == list(range(1, CONTRASTIVE_SMOKE.iterations + 1))
 
 
 def test_recall_by_sorting():
     scores = torch.from_numpy(np.random.default_rng(0).normal(size=(40, 40)))
     best = np.argsort(-scores.numpy(), axis=1)[:, :5]
-    assert recall(scores) == pytest.approx(np.mean([i in row for i, row in enumerate(best)]))
-    assert recall(torch.zeros(40, 40)) == 0
+    assert recall_at_k(scores) == pytest.approx(np.mean([i in row for i, row in enumerate(best)]))
+    assert recall_at_k(torch.zeros(40, 40)) == 0
 
 
-def test_mean_class_recall_weighs_classes_not_images():
+def test_balanced_accuracy_weighs_classes_not_images():
     labels, predicted = np.array([0] * 98 + [1, 1]), np.zeros(100, int)
-    assert mean_class_recall(labels, predicted) == 0.5
+    assert balanced_accuracy(labels, predicted) == 0.5
 
 
 def test_linear_probe_is_ridge_regression_on_even_rows():
@@ -107,7 +129,7 @@ def test_linear_probe_is_ridge_regression_on_even_rows():
     centered = x - x.mean(0)
     penalty = np.sqrt(1e-3 * (centered**2).sum() / 5) * np.eye(5)
     weights = np.linalg.lstsq(np.vstack([centered, penalty]), np.vstack([y - y.mean(0), np.zeros((5, 3))]))[0]
-    expected = mean_class_recall(labels[1::2], ((features[1::2] - x.mean(0)) @ weights + y.mean(0)).argmax(1))
+    expected = balanced_accuracy(labels[1::2], ((features[1::2] - x.mean(0)) @ weights + y.mean(0)).argmax(1))
     assert linear_probe(features, labels) == pytest.approx(expected)
     assert expected > 0.5
 
@@ -115,7 +137,7 @@ def test_linear_probe_is_ridge_regression_on_even_rows():
 def test_mean_loss_averages_whole_batches():
     data = planted()
     torch.manual_seed(0)
-    heads = Heads(12, 12, SMOKE)
+    heads = Heads(12, 12, CONTRASTIVE_SMOKE)
     with torch.no_grad():
         expected = [
             balanced_loss(heads(*(p[s : s + 128] for p in data.train)), steps=1).item() for s in (0, 128, 256, 384)
@@ -211,7 +233,7 @@ def test_paper_path_with_tiny_encoders():
     assert data.captions == icons.load_icons("medical").captions[:48]
     assert data.zero_shot["tiny"][2].shape == (3, 24)
     np.testing.assert_allclose(np.linalg.norm(data.train[1], axis=1), 1, rtol=1e-5)
-    run = train(data, replace(PAPER, iterations=40, batch_size=16, checkpoints=2), steps=2)
+    run = train(data, replace(PAPER, iterations=40, batch_size=16, checkpoints=2), loss=2)
     assert run.history[-1]["train_loss"] < run.history[0]["train_loss"]
     assert {"zero_shot_tiny", "image_to_text_tiny", "probe_tiny"} <= run.history[-1].keys()
 
@@ -228,7 +250,7 @@ def test_listed_captions_and_largest_objects(tmp_path):
     for i, color in enumerate(["red", "blue"]):
         image.new("RGB", (4, 4), color).save(tmp_path / f"{i}.png")
     (tmp_path / "list.csv").write_text('filepath,title\n0.png,"a, first"\n0.png,second\n1.png,third\n')
-    pairs = list(Listed(tmp_path / "list.csv"))
+    pairs = list(CaptionTable(tmp_path / "list.csv"))
     assert [(picture.getpixel((0, 0)), caption) for picture, caption in pairs] == [
         ((255, 0, 0), "a, first"),
         ((0, 0, 255), "third"),
@@ -237,4 +259,4 @@ def test_listed_captions_and_largest_objects(tmp_path):
         {"name": name, "bndbox": {"xmin": "1", "xmax": str(1 + w), "ymin": "2", "ymax": str(2 + h)}}
         for name, w, h in (("cat", 3, 3), ("dog", 2, 5), ("car", 9, 1))
     ]
-    assert list(Mapped([(0, {"annotation": {"object": boxes}})], largest_object)) == [(0, "dog")]
+    assert list(MapLabels([(0, {"annotation": {"object": boxes}})], largest_object)) == [(0, "dog")]

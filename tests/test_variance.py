@@ -15,8 +15,8 @@ from balance.datasets import load_population
 from balance.operators import dependent_table, markov_svd
 from balance.variance import (
     balanced_variance,
-    centered,
     decomposition,
+    influence_function,
     limit_influence,
     limit_variance,
     variance_closed_form,
@@ -77,7 +77,7 @@ def test_the_error_is_the_linear_term_plus_remainders_as_fractions(law, steps, f
     joint, h = table / table.sum(), exact_h.astype(float)
     balanced = data_balance(counts, (joint.sum(axis=1), joint.sum(axis=0)), steps=steps, first=first)
     assert math.isclose(parts.error, np.sum((balanced.table - joint) * h), rel_tol=1e-9, abs_tol=1e-12)
-    psi = centered(table, h, steps, first)
+    psi = influence_function(table, h, steps, first)
     linear = np.sum((counts / counts.sum() - joint) * psi)
     assert math.isclose(parts.linear, linear, rel_tol=1e-9, abs_tol=1e-12)
     floats = decomposition(counts, table, h, steps, first)
@@ -190,7 +190,7 @@ def test_transposing_the_table_exchanges_the_orders():
     for k in range(6):
         swapped = balanced_variance(table.T, h.T, k, first=1)
         assert math.isclose(balanced_variance(table, h, k), swapped)
-        np.testing.assert_allclose(centered(table, h, k), centered(table.T, h.T, k, first=1).T)
+        np.testing.assert_allclose(influence_function(table, h, k), influence_function(table.T, h.T, k, first=1).T)
 
 
 @pytest.mark.statement("4.6")
@@ -238,7 +238,7 @@ def test_no_control_variate_does_better_than_the_limit():
 
 def test_the_influence_functions_converge():
     table, h = np.random.default_rng(6).random((2, 3, 4))
-    np.testing.assert_allclose(centered(table, h, 60), limit_influence(table, h), atol=1e-12)
+    np.testing.assert_allclose(influence_function(table, h, 60), limit_influence(table, h), atol=1e-12)
 
 
 @pytest.mark.statement("4.8")
@@ -258,7 +258,7 @@ def test_remainder_and_normal_limit_by_exact_enumeration():
                 ratio = targets[1 - k % 2] / current.sum(axis=over)
                 current = current * np.expand_dims(ratio, over)
             error = np.sum(current * H, axis=(1, 2)) - truth
-            linear = np.sum((counts / n - P) * centered(P, H, k), axis=(1, 2))
+            linear = np.sum((counts / n - P) * influence_function(P, H, k), axis=(1, 2))
             remainder[n].append(n**2 * (chance @ (error - linear) ** 2))
             sigma = np.sqrt(balanced_variance(P, H, k) / n)
             inside = chance @ (np.abs(error) <= 1.96 * sigma) / chance.sum()
@@ -282,7 +282,7 @@ def test_the_efficiency_bound_is_the_best_cramer_rao_bound(law):
     bound = slope @ np.linalg.solve(information, slope) if directions.size else 0.0
     assert math.isclose(bound, limit_variance(table, h), rel_tol=1e-8, abs_tol=1e-10)
     for k in (1, 2, 3):  # an influence function has the efficient one in it
-        psi = centered(table, h, k)[x, y]
+        psi = influence_function(table, h, k)[x, y]
         np.testing.assert_allclose(directions.T @ psi, slope, atol=1e-9)
 
 
@@ -358,12 +358,12 @@ def test_a_function_of_one_variable_broadcasts():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: centered(P, H, -1), "steps = -1"),
-        (lambda: centered(P, H, 1.5), "steps = 1.5"),
-        (lambda: centered(P, H, True), "steps = True"),
-        (lambda: centered(P, H, 1, first=2), "first = 2"),
-        (lambda: centered(P, [[1, 2, 3]], 1), "h has shape"),
-        (lambda: centered(P, H * np.nan, 1), "finite"),
+        (lambda: influence_function(P, H, -1), "steps = -1"),
+        (lambda: influence_function(P, H, 1.5), "steps = 1.5"),
+        (lambda: influence_function(P, H, True), "steps = True"),
+        (lambda: influence_function(P, H, 1, first=2), "first = 2"),
+        (lambda: influence_function(P, [[1, 2, 3]], 1), "h has shape"),
+        (lambda: influence_function(P, H * np.nan, 1), "finite"),
         (lambda: balanced_variance([[1, 0], [1, 0]], H, 1), "column 1"),
         (lambda: variance_closed_form(P, H, math.nan), "steps = nan"),
         (lambda: variance_closed_form(P, H, 2, first=-1), "first = -1"),

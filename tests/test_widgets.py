@@ -1,4 +1,4 @@
-"""Tests of balance.widgets: the slider that moves without a kernel."""
+"""Tests of balance.book.widgets: the slider that moves without a kernel."""
 
 import base64
 import re
@@ -7,8 +7,8 @@ import matplotlib.pyplot as plt
 import pytest
 from matplotlib.figure import Figure
 
-from balance import widgets
-from balance.widgets import frames
+from balance.book import widgets
+from balance.book.widgets import frames
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

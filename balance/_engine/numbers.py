@@ -15,6 +15,11 @@ def entry(name: str, index) -> str:
     return f"{name}[{', '.join(str(int(i)) for i in index)}]" if len(index) else name
 
 
+def locate_entry(name: str):
+    """Return a function that names the first entry of an array at which a mask is true."""
+    return lambda wrong: entry(name, np.argwhere(wrong)[0])
+
+
 def is_tensor(values: Any) -> bool:
     """Whether this is a torch tensor, without importing torch."""
     return any(f"{t.__module__}.{t.__qualname__}" == "torch.Tensor" for t in type(values).__mro__)

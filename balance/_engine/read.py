@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from balance._engine.checks import check_kept, check_masses
 from balance._engine.dense import Dense, DenseLogs
 from balance._engine.masses import Masses
-from balance._engine.numbers import as_array, as_doubles, entry, is_frame, is_tensor
+from balance._engine.numbers import as_array, as_doubles, entry, is_frame
 from balance._engine.records import Aggregated, RecordMasses
 from balance._engine.sparse import Sparse
-from balance._engine.targets import Goal, as_goals, as_sequence, check_masses, check_reachable, normalized
+from balance._engine.targets import Goal, as_goals, as_sequence, check_reachable, normalized
 from balance.records import Column, Records
 from balance.scores import Scores
 
@@ -47,6 +48,12 @@ class Problem:
     total: float = 1.0
     records: Records | None = None
     labels: list[list | None] = field(default_factory=list)
+    codes: tuple[NDArray[np.intp], ...] = ()
+
+    def label(self, axis: int, value: int) -> Any:
+        """Return what a value of an axis is called."""
+        known = self.labels[axis] if self.labels else None
+        return value if known is None else known[value]
 
 
 def read(table: Any, targets: Any = None, *, may_miss: bool = False) -> Problem:
@@ -115,41 +122,16 @@ def dense(array: NDArray[np.float64], wrap=lambda values: values) -> tuple[Dense
             rest += block.sum(axis=0)
         total = first.sum()
     if not (least >= 0 and 1 / _TOTAL < total < _TOTAL):
-        check_entries(array, lambda wrong: entry("table", np.argwhere(wrong)[0]), "table")
+        check_masses(array, "table")
         array = np.ldexp(array, -int(np.frexp(array.max())[1]))
         masses, sums = dense(array, wrap)
         return masses, sums
     masses = Dense(array, array.ndim, wrap)
     masses.total = np.array([total])
-    check_kept(array, total, least, lambda wrong: entry("table", np.argwhere(wrong)[0]))
+    check_kept(array, total, least, "table")
     if array.ndim == 2:
         return masses, [first, rest] if rows is array else [rest, first]
     return masses, masses.starting_sums()
-
-
-def check_entries(values: NDArray[np.float64], locate, name: str) -> None:
-    """Raise unless the values are finite, >= 0 and not all 0; `locate` names the first of the wrong ones."""
-    for wrong, what in (
-        (~np.isfinite(values), "is not a finite number: remove or impute it"),
-        (values < 0, "is negative: masses are >= 0"),
-    ):
-        if wrong.any():
-            raise ValueError(f"{locate(wrong)} = {values[wrong][0]} {what}")
-    if not values.any():
-        raise ValueError(f"{name} has no mass: at least one entry must be positive")
-
-
-def check_kept(values: NDArray[np.float64], total: float, least: float, locate) -> None:
-    """Raise if a positive entry, divided by the total, is no full double any more."""
-    tiny = np.finfo(np.float64).tiny * max(total, 1)
-    if least >= tiny:
-        return
-    lost = (values > 0) & (values < tiny)
-    if lost.any():
-        raise ValueError(
-            f"{locate(lost)} = {values[lost][0]:.3g} is lost in double precision beside the largest entry"
-            f" {values.max():.3g}: set it to 0, raise it, or pass logarithms as Scores"
-        )
 
 
 def _read_frame(frame: Any):
@@ -178,20 +160,20 @@ def _read_sparse(table: Any):
         row = int(np.searchsorted(array.indptr, at, side="right")) - 1
         return entry("table", (row, array.indices[at]))
 
-    array.data = _positive_masses(array.data, locate, "table")
+    array.data = _positive_masses(array.data, "table", locate)
     masses = Sparse(array)
     masses.total = np.array([array.data.sum()])
     return masses, masses.starting_sums(), [None, None]
 
 
-def _positive_masses(values: NDArray[np.float64], locate, name: str) -> NDArray[np.float64]:
-    check_entries(values, locate, name)
+def _positive_masses(values: NDArray[np.float64], name: str, locate=None) -> NDArray[np.float64]:
+    check_masses(values, name, locate)
     with np.errstate(over="ignore"):
         total = values.sum()
     if not 1 / _TOTAL < total < _TOTAL:
         values = np.ldexp(values, -int(np.frexp(values.max())[1]))
         total = values.sum()
-    check_kept(values, total, values.min(), locate)
+    check_kept(values, total, values.min(), name, locate)
     return values
 
 
@@ -242,7 +224,7 @@ def _read_records(records: Records, targets: Any, may_miss: bool) -> Problem:
     read_columns = [_on_axis(c, g, a) for a, (c, g) in enumerate(zip(chosen.columns, goals, strict=True))]
     codes = tuple(c for c, _, _ in read_columns)
     shape = tuple(n for _, n, _ in read_columns)
-    weights = _positive_masses(records.weights, lambda wrong: entry("weights", np.argwhere(wrong)[0]), "weights")
+    weights = _positive_masses(records.weights, "weights")
     kept = RecordMasses(codes, weights, shape, records.reweighted)
     masses: Masses = kept
     # the table of all cells, if it is no longer than the records: its sums cost less
@@ -261,7 +243,7 @@ def _read_records(records: Records, targets: Any, may_miss: bool) -> Problem:
             check_reachable(vector, sums[axis], goal.name, axis, masses.ndim, known)
         vectors.append(vector)
     known_labels = [labels for _, _, labels in read_columns]
-    return Problem(masses, sums, vectors, _total(goals) if targets is not None else 1.0, records, known_labels)
+    return Problem(masses, sums, vectors, _total(goals) if targets is not None else 1.0, records, known_labels, codes)
 
 
 def _as_crossed(column: Column, target: Any) -> Any:
@@ -313,6 +295,3 @@ def _on_axis(column: Column, goal: Goal | None, axis: int) -> tuple[NDArray[np.i
             f" add it to {goal.name}, or drop or merge that value"
         )
     return codes, len(goal.labels), goal.labels
-
-
-__all__ = ["Problem", "check_masses", "is_tensor", "read"]

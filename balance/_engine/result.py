@@ -148,8 +148,7 @@ class BalanceResult(Generic[T]):
         return text if len(text) <= 500 else text[:499] + "…"
 
     def _named(self, axis: int, values: NDArray[np.intp]) -> str:
-        labels = self._problem.labels[axis] if self._problem is not None and self._problem.labels else None
-        shown = [int(v) if labels is None else labels[v] for v in values[:_SHOWN]]
+        shown = [int(v) if self._problem is None else self._problem.label(axis, int(v)) for v in values[:_SHOWN]]
         text = ", ".join(repr(v)[:20] for v in shown)
         return f"[{text}]" if len(values) <= _SHOWN else f"[{text}, ... {len(values)} in all]"
 

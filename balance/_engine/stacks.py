@@ -14,10 +14,11 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from balance._engine.checks import check_masses
 from balance._engine.dense import Dense, DenseLogs
 from balance._engine.loop import State, half_steps
 from balance._engine.numbers import as_array, as_doubles, entry
-from balance._engine.read import check_entries, check_logs
+from balance._engine.read import check_logs
 from balance._engine.run import Trace, run
 from balance._engine.targets import as_goals, normalized
 from balance.scores import Scores
@@ -235,7 +236,7 @@ class Stack:
         """Name the first table that is none."""
         for i, table in enumerate(values):
             name = entry(self.name, [block.start + i])
-            check_entries(table, lambda wrong, i=i: entry(self.name, [block.start + i, *np.argwhere(wrong)[0]]), name)
+            check_masses(table, name, lambda wrong, i=i: entry(self.name, [block.start + i, *np.argwhere(wrong)[0]]))
             if not np.isfinite(table.sum()):
                 raise ValueError(f"{name} has an infinite sum: divide it by its largest entry")
 

@@ -6,10 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from balance._engine.numbers import as_doubles, entry, is_frame, is_series, is_tensor, precision
-
-# Totals of doubles that differ by less were meant to be equal.
-_TOTALS_AGREE = 1e-9
+from balance._engine.checks import TOTALS_AGREE, check_masses
+from balance._engine.numbers import as_doubles, is_frame, is_series, precision
 
 
 def as_sequence(targets: Any) -> list:
@@ -58,6 +56,8 @@ class Goal:
         if values.shape[-1] == 0:
             raise ValueError(f"{name} is empty: pass one mass for each value of its axis")
         check_masses(values, name)
+        if values.ndim > 1 and not values.any(axis=-1).all():
+            raise ValueError(f"{name} has no mass for one of the tables: at least one entry must be positive")
         self.values = values
 
     @property
@@ -107,7 +107,7 @@ def check_totals(first: Goal, other: Goal) -> None:
     """Raise unless two targets distribute one total, within the precision in which they were passed."""
     with np.errstate(all="ignore"):
         a, b = np.broadcast_arrays(first.total, other.total)
-        apart = np.abs(b / a - 1) > _TOTALS_AGREE + 2 * (first.precision + other.precision)
+        apart = np.abs(b / a - 1) > TOTALS_AGREE + 2 * (first.precision + other.precision)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError(f"{first.name} or {other.name} has an infinite sum: divide the targets by a common number")
     if apart.any():
@@ -115,18 +115,6 @@ def check_totals(first: Goal, other: Goal) -> None:
             f"{first.name} sums to {a[apart][0]:.10g} and {other.name} to {b[apart][0]:.10g}: targets distribute one"
             " common total; rescale one of them, or divide each by its sum if they are rounded shares"
         )
-
-
-def check_masses(values: NDArray[np.float64], name: str) -> None:
-    """Raise unless the values are finite, >= 0 and, along the last axis, not all 0."""
-    for wrong, what in (
-        (~np.isfinite(values), "is not a finite number: remove or impute it"),
-        (values < 0, "is negative: masses are >= 0"),
-    ):
-        if wrong.any():
-            raise ValueError(f"{entry(name, np.argwhere(wrong)[0])} = {values[wrong][0]} {what}")
-    if not (values.max(axis=-1, initial=0) > 0).all():
-        raise ValueError(f"{name} has no mass: at least one entry must be positive")
 
 
 def check_reachable(target: NDArray[np.float64], sums: NDArray[np.float64], name: str, axis: int, ndim: int, label=None):
@@ -148,4 +136,14 @@ def normalized(goal: Goal, values: NDArray[np.float64]) -> NDArray[np.float64]:
     return scaled / scaled.sum(axis=-1, keepdims=True)
 
 
-__all__ = ["Goal", "as_goals", "as_sequence", "check_masses", "check_reachable", "is_tensor", "normalized"]
+def as_vectors(targets: Any, sums: Sequence[NDArray[np.float64]]) -> tuple[NDArray[np.float64], ...]:
+    """Return one target, none of them free, for each axis of a table with these marginal sums; each of total mass 1."""
+    goals = as_goals(targets)
+    if len(goals) != len(sums) or any(g is None for g in goals):
+        raise ValueError(f"{len(goals)} targets for a table with {len(sums)} axes: pass one each")
+    vectors = []
+    for axis, (goal, found) in enumerate(zip(goals, sums, strict=True)):
+        vector = normalized(goal, goal.aligned(None, len(found), axis, "the table"))
+        check_reachable(vector, found, goal.name, axis, len(sums))
+        vectors.append(vector)
+    return tuple(vectors)

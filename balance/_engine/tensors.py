@@ -6,7 +6,9 @@ exp(S + g + ... - L) of a half-step is computed anew on the way back. At converg
 potentials are then a function of S by the equations f + L = log T, whose derivative is one linear system.
 """
 
+from collections import deque
 from functools import reduce
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -254,8 +256,7 @@ def log_potentials(scores: Tensor, targets: Any, steps: int, first: int) -> tupl
     log_targets = _log_targets(as_goals_of(targets, masses), targets, masses)
     with torch.no_grad(), torch.autocast(scores.device.type, enabled=False):
         state = TensorState(masses, [None if t is None else t.detach() for t in log_targets])
-        for _, k in zip(half_steps(state, first), range(steps + 1), strict=False):
-            del k
+        deque(islice(half_steps(state, first), steps + 1), maxlen=0)
         wrong = reduce(torch.logical_or, [(f.isnan() | (f == torch.inf)).any() for f in state.logs])
     if state.stranded is not None or bool(wrong):
         _refuse(masses.logs)

@@ -13,8 +13,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from balance import data_balance, marginal, plotting
+from balance import data_balance, marginal
 from balance.batched import balanced_means
+from balance.book import plotting
 from balance.datasets import load_table
 
 TARGET = Path(__file__).resolve().parents[1] / "assets" / "landing.svg"

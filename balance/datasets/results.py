@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-FOLDER = Path(str(resources.files("balance"))) / "data" / "results"
+FOLDER = Path(str(resources.files("balance.datasets"))) / "data" / "results"
+_LISTED = 30
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Results:
     """A table of results, one array for each column.
 
@@ -35,8 +36,21 @@ class Results:
         return self.columns[column]
 
     def where(self, **values) -> "Results":
-        """The rows in which the columns have these values."""
-        inside = np.all([self.columns[column] == value for column, value in values.items()], axis=0)
+        """The rows in which the columns have these values; all rows if no column is named.
+
+        Raises
+        ------
+        ValueError
+            If a value does not occur in its column at all.
+        """
+        inside = np.ones(len(self), dtype=bool)
+        for column, value in values.items():
+            found = self.columns[column] == value
+            if not found.any():
+                known = np.unique(self.columns[column]).tolist()
+                listed = ", ".join([*map(repr, known[:_LISTED]), *["..."] * (len(known) > _LISTED)])
+                raise ValueError(f"no row has {column} = {value!r}: choose one of {listed}")
+            inside &= found
         return Results({name: column[inside] for name, column in self.columns.items()}, self.about)
 
     def __len__(self) -> int:
@@ -49,7 +63,7 @@ def load_results(name: str, folder: Path = FOLDER) -> Results:
     Parameters
     ----------
     name : str
-        "contrastive_training" and the other tables of ``balance/data/results``.
+        "contrastive_training" and the other tables of ``balance/datasets/data/results``.
     folder : Path
 
     Returns

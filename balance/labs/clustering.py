@@ -16,21 +16,21 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from balance import _checks
+from balance._engine import checks
 from balance.clustering import (
-    agreement,
     assignments,
     centered_softmax,
-    matched_share,
+    clustering_accuracy,
+    nmi_and_ari,
     swapped_loss,
     update_center,
     usage_entropy,
 )
-from balance.pictures import Pictures
+from balance.labs.augment import Pictures
 
 
 @dataclass(frozen=True)
-class Preset:
+class ClusteringPreset:
     """How long and how wide to train.
 
     Attributes
@@ -70,24 +70,21 @@ class Preset:
     learning_rate: float = 1e-3
 
     def __post_init__(self):
-        for name in ("iterations", "batch_size", "checkpoints", "hidden", "output"):
-            _checks.count(getattr(self, name), name, 1)
-        _checks.count(self.prototypes, "prototypes", 2)
+        checks.check_preset(self)
+        checks.check_count(self.prototypes, "prototypes", 2)
         for name in ("queue", "queue_from"):
-            _checks.count(getattr(self, name), name)
-        if self.iterations % self.checkpoints:
-            raise ValueError(f"iterations = {self.iterations} is no multiple of checkpoints = {self.checkpoints}")
+            checks.check_count(getattr(self, name), name)
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum = {self.momentum!r}: choose a number from 0 up to, not including, 1")
 
 
-SMOKE = Preset(iterations=20, batch_size=64, prototypes=10, checkpoints=2, hidden=32, output=16)
-DIGITS = Preset(iterations=300, batch_size=256, prototypes=10)
-ICONS = Preset(iterations=300, batch_size=256, prototypes=100, hidden=256)
+CLUSTERING_SMOKE = ClusteringPreset(iterations=20, batch_size=64, prototypes=10, checkpoints=2, hidden=32, output=16)
+DIGITS = ClusteringPreset(iterations=300, batch_size=256, prototypes=10)
+ICONS = ClusteringPreset(iterations=300, batch_size=256, prototypes=100, hidden=256)
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, eq=False)
+class ClusteringRun:
     """A trained network and what was measured on the way.
 
     Attributes
@@ -112,10 +109,10 @@ class Network(nn.Module):
     ----------
     shape : tuple of int
         Of one input: (1, 8, 8) or (width,).
-    preset : Preset
+    preset : ClusteringPreset
     """
 
-    def __init__(self, shape: tuple[int, ...], preset: Preset):
+    def __init__(self, shape: tuple[int, ...], preset: ClusteringPreset):
         super().__init__()
         if len(shape) == 1:
             first = [nn.Linear(shape[0], preset.hidden), nn.ReLU(), nn.Linear(preset.hidden, preset.hidden)]
@@ -166,21 +163,21 @@ class Centering:
 
 def train_clusters(
     pictures: Pictures,
-    preset: Preset = DIGITS,
+    preset: ClusteringPreset = DIGITS,
     *,
-    codes: int | Callable[[Tensor], Tensor] = 3,
+    assign: int | Callable[[Tensor], Tensor] = 3,
     seed: int = 0,
     stop: int | None = None,
-) -> Run:
+) -> ClusteringRun:
     """Train a network and its prototypes by swapped prediction.
 
     Parameters
     ----------
     pictures : Pictures
-        Those of `balance.pictures`, or others.
-    preset : Preset
-        `DIGITS`, `ICONS`, `SMOKE` or another.
-    codes : int or callable
+        Those of `balance.labs.augment`, or others.
+    preset : ClusteringPreset
+        `DIGITS`, `ICONS`, `CLUSTERING_SMOKE` or another.
+    assign : int or callable
         Number of sweeps of `balance.clustering.assignments`, or a function from the scores of the two views, shape
         (2, rows, prototypes), to codes of that shape.
     seed : int
@@ -190,7 +187,7 @@ def train_clusters(
 
     Returns
     -------
-    Run
+    ClusteringRun
 
     Raises
     ------
@@ -203,14 +200,14 @@ def train_clusters(
 
     Examples
     --------
-    >>> from balance.pictures import digits
-    >>> run = train_clusters(digits(), SMOKE)
+    >>> from balance.labs.augment import digit_pictures
+    >>> run = train_clusters(digit_pictures(), CLUSTERING_SMOKE)
     >>> [entry["iteration"] for entry in run.history], run.clusters.shape
     ([0, 10, 20], (3, 1797))
     """
     if len(pictures.views) < 2:
         raise ValueError("pictures.views has one view of each image: pass at least two")
-    codes_of = codes if callable(codes) else partial(assignments, sweeps=codes)
+    codes_of = assign if callable(assign) else partial(assignments, sweeps=assign)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -243,7 +240,7 @@ def train_clusters(
             optimizer.step()
             if preset.momentum:
                 _follow(teacher, network, preset.momentum)
-    return Run(network, history, np.array(clusters))
+    return ClusteringRun(network, history, np.array(clusters))
 
 
 def _two_views(views, size, generator):
@@ -279,7 +276,7 @@ def cluster_measures(labels: ArrayLike, clusters: ArrayLike, prototypes: int) ->
     -------
     dict of str to float
         "usage_entropy" (1: clusters of equal size, 0: a single one), "used" (clusters with images), "nmi", "ari",
-        "matched" (see `balance.clustering.matched_share`).
+        "matched" (see `balance.clustering.clustering_accuracy`).
 
     Examples
     --------
@@ -287,11 +284,11 @@ def cluster_measures(labels: ArrayLike, clusters: ArrayLike, prototypes: int) ->
     {'usage_entropy': 0.0, 'used': 1, 'nmi': 0.0, 'ari': 0.0, 'matched': 0.5}
     """
     members = functional.one_hot(torch.as_tensor(clusters, dtype=torch.long), prototypes).double()
-    nmi, ari = agreement(labels, clusters)
+    nmi, ari = nmi_and_ari(labels, clusters)
     return {
         "usage_entropy": usage_entropy(members),
         "used": int(members.any(0).sum()),
         "nmi": nmi,
         "ari": ari,
-        "matched": matched_share(labels, clusters),
+        "matched": clustering_accuracy(labels, clusters),
     }

@@ -1,6 +1,6 @@
 """Small real tables and populations: father-son mobility, hair and eyes, eyesight, surveys.
 
-Where each set of numbers comes from is written in ``balance/data/README.md``.
+Where each set of numbers comes from is written in ``balance/datasets/data/README.md``.
 """
 
 import csv
@@ -73,8 +73,8 @@ _POPULATIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Table:
+@dataclass(frozen=True, eq=False)
+class ContingencyTable:
     """A contingency table.
 
     Attributes
@@ -95,7 +95,7 @@ class Table:
     source: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Population:
     """Records of a finite population.
 
@@ -110,13 +110,13 @@ class Population:
     source : str
     """
 
-    variables: dict[str, NDArray[np.int64]] = field(repr=False)
+    variables: dict[str, NDArray[np.intp]] = field(repr=False)
     labels: dict[str, tuple[str, ...]]
     size: int
     source: str
 
 
-def load_table(name: str) -> Table:
+def load_table(name: str) -> ContingencyTable:
     """Load a contingency table.
 
     Parameters
@@ -127,7 +127,7 @@ def load_table(name: str) -> Table:
 
     Returns
     -------
-    Table
+    ContingencyTable
 
     Raises
     ------
@@ -144,7 +144,7 @@ def load_table(name: str) -> Table:
     """
     row_name, column_name, source = _entry(_TABLES, name, "table")
     (_, *columns), *lines = _read(name)
-    return Table(
+    return ContingencyTable(
         counts=np.array([line[1:] for line in lines], dtype=np.int64),
         rows=tuple(line[0] for line in lines),
         columns=tuple(columns),
@@ -185,7 +185,7 @@ def load_population(name: str) -> Population:
     """
     labels, source = _entry(_POPULATIONS, name, "population")
     header, *lines = _read(name)
-    columns = np.array(lines, dtype=np.int64).T
+    columns = np.array(lines, dtype=np.intp).T
     variables = {
         variable: np.repeat(values, columns[-1]) for variable, values in zip(header[:-1], columns[:-1], strict=True)
     }
@@ -200,5 +200,5 @@ def _entry(known, name, kind):
 
 def _read(name):
     """Return the lines of a CSV file, the header first."""
-    text = resources.files("balance").joinpath("data", f"{name}.csv").read_text(encoding="utf-8")
+    text = resources.files("balance.datasets").joinpath("data", f"{name}.csv").read_text(encoding="utf-8")
     return list(csv.reader(text.splitlines()))

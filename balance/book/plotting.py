@@ -18,16 +18,16 @@ COLORS = {
     "black": "#222222",
     "grey": "#888888",
 }
-PAPER = "#FCFCFA"
+BACKGROUND = "#FCFCFA"
 
 
 def use_style() -> None:
     """Set the look of the book's figures: an opaque light ground that reads on light and dark pages."""
     mpl.rcParams.update(
         {
-            "figure.facecolor": PAPER,
-            "axes.facecolor": PAPER,
-            "savefig.facecolor": PAPER,
+            "figure.facecolor": BACKGROUND,
+            "axes.facecolor": BACKGROUND,
+            "savefig.facecolor": BACKGROUND,
             "savefig.bbox": "tight",
             "figure.dpi": 110,
             "figure.constrained_layout.use": True,

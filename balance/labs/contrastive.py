@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from balance import icons
+from balance._engine import checks
 from balance.contrastive import balanced_loss, cosine_scores, log_balance
 
 Pairs = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -17,7 +17,7 @@ Pairs = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Preset:
+class ContrastivePreset:
     """How long and how wide to train.
 
     Attributes
@@ -31,6 +31,11 @@ class Preset:
         Inverse temperature of the scores.
     learning_rate : float
         Of Adam.
+
+    Raises
+    ------
+    ValueError
+        If a size is not positive, or the iterations are no multiple of the checkpoints.
     """
 
     iterations: int
@@ -41,13 +46,16 @@ class Preset:
     scale: float = 100.0
     learning_rate: float = 1e-3
 
-
-SMOKE = Preset(iterations=20, batch_size=32, checkpoints=2, hidden=32, output=16)
-CPU = Preset(iterations=600, batch_size=128, checkpoints=6)
-PAPER = Preset(iterations=5000, batch_size=512, checkpoints=25)
+    def __post_init__(self):
+        checks.check_preset(self)
 
 
-@dataclass(frozen=True)
+CONTRASTIVE_SMOKE = ContrastivePreset(iterations=20, batch_size=32, checkpoints=2, hidden=32, output=16)
+CPU = ContrastivePreset(iterations=600, batch_size=128, checkpoints=6)
+PAPER = ContrastivePreset(iterations=5000, batch_size=512, checkpoints=25)
+
+
+@dataclass(frozen=True, eq=False)
 class Benchmark:
     """Features to train on and to be measured on.
 
@@ -78,7 +86,7 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
-class Run:
+class ContrastiveRun:
     """A trained pair of heads and what was measured on the way.
 
     Attributes
@@ -95,7 +103,7 @@ class Run:
 class Heads(nn.Module):
     """A head for images and one for texts, each with two hidden layers; their outputs are unit vectors."""
 
-    def __init__(self, image_width: int, text_width: int, preset: Preset):
+    def __init__(self, image_width: int, text_width: int, preset: ContrastivePreset):
         super().__init__()
         self.image, self.text = (
             nn.Sequential(
@@ -127,22 +135,22 @@ class Heads(nn.Module):
 
 def train(
     benchmark: Benchmark,
-    preset: Preset = CPU,
+    preset: ContrastivePreset = CPU,
     *,
-    steps: int | Callable[[Tensor], Tensor] = 1,
+    loss: int | Callable[[Tensor], Tensor] = 1,
     seed: int = 0,
     device: str = "cpu",
     stop: int | None = None,
     progress: Callable[[Iterator[int]], Iterator[int]] = iter,
-) -> Run:
+) -> ContrastiveRun:
     """Train heads on pairs of features.
 
     Parameters
     ----------
     benchmark : Benchmark
-    preset : Preset
-        `SMOKE`, `CPU`, `PAPER` or another.
-    steps : int or callable
+    preset : ContrastivePreset
+        `CONTRASTIVE_SMOKE`, `CPU`, `PAPER` or another.
+    loss : int or callable
         Half-steps k of `balanced_loss`, or a loss of the matrix of scores.
     seed : int
         Of the initial weights and of the batches. Losses compared at one seed see the same of both.
@@ -155,18 +163,19 @@ def train(
 
     Returns
     -------
-    Run
+    ContrastiveRun
 
     Examples
     --------
+    >>> from balance.labs.icons_benchmark import icon_benchmark
     >>> benchmark = icon_benchmark("good", limit=300)
-    >>> run = train(benchmark, SMOKE, steps=2)
+    >>> run = train(benchmark, CONTRASTIVE_SMOKE, loss=2)
     >>> [entry["iteration"] for entry in run.history]
     [0, 10, 20]
     >>> run.history[-1]["train_loss"] < run.history[0]["train_loss"]
     True
     """
-    loss_of = steps if callable(steps) else lambda scores: balanced_loss(scores, steps=steps)
+    loss_of = loss if callable(loss) else lambda scores: balanced_loss(scores, steps=loss)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -174,16 +183,17 @@ def train(
     images, texts = (torch.as_tensor(features, device=device) for features in benchmark.train)
     optimizer = torch.optim.Adam(heads.parameters(), preset.learning_rate)
     every = preset.iterations // preset.checkpoints
+    last = preset.iterations if stop is None else stop
     history = [{"iteration": 0, **evaluate(heads, benchmark, loss_of)}]
     batches = _batches(len(images), preset.batch_size, generator)
-    for iteration in progress(range(1, (stop or preset.iterations) + 1)):
+    for iteration in progress(range(1, last + 1)):
         batch = next(batches).to(device)
         optimizer.zero_grad()
         loss_of(heads(images[batch], texts[batch])).backward()
         optimizer.step()
-        if iteration % every == 0 or iteration == preset.iterations:
+        if iteration % every == 0:
             history.append({"iteration": iteration, **evaluate(heads, benchmark, loss_of)})
-    return Run(heads, history)
+    return ContrastiveRun(heads, history)
 
 
 def _batches(size, batch_size, generator):
@@ -210,7 +220,7 @@ def evaluate(heads: Heads, benchmark: Benchmark, loss_of: Callable[[Tensor], Ten
     dict of str to float
         "train_loss", "held_out_loss" (the loss that is trained), "train_clip", "held_out_clip" (k = 1, to compare
         runs with different k), "zero_shot_<task>", "image_to_text_<task>", "text_to_image_<task>",
-        "cured_<task>" (text to image after one Y-step, see `recall`) and "probe_<task>".
+        "cured_<task>" (text to image after one Y-step, see `recall_at_k`) and "probe_<task>".
     """
     measures = {}
     for part in ("train", "held_out"):
@@ -219,12 +229,12 @@ def evaluate(heads: Heads, benchmark: Benchmark, loss_of: Callable[[Tensor], Ten
         measures[f"{part}_clip"] = mean_loss(heads, pairs, lambda scores: balanced_loss(scores, steps=1))
     for task, (images, labels, texts) in benchmark.zero_shot.items():
         predicted = heads(images, texts).argmax(1).cpu().numpy()
-        measures[f"zero_shot_{task}"] = mean_class_recall(labels, predicted)
+        measures[f"zero_shot_{task}"] = balanced_accuracy(labels, predicted)
     for task, pairs in benchmark.retrieval.items():
         scores = heads(*pairs)
-        measures[f"image_to_text_{task}"] = recall(scores)
-        measures[f"text_to_image_{task}"] = recall(scores.T)
-        measures[f"cured_{task}"] = recall(log_balance(scores, steps=1).T)
+        measures[f"image_to_text_{task}"] = recall_at_k(scores)
+        measures[f"text_to_image_{task}"] = recall_at_k(scores.T)
+        measures[f"cured_{task}"] = recall_at_k(log_balance(scores, steps=1).T)
     for task, (images, labels) in benchmark.probes.items():
         measures[f"probe_{task}"] = linear_probe(heads.images(images).cpu().numpy(), labels)
     return measures
@@ -239,30 +249,30 @@ def mean_loss(
     return float(np.mean([loss_of(heads(*(p[s : s + size] for p in pairs))).item() for s in starts]))
 
 
-def mean_class_recall(labels: NDArray, predicted: NDArray) -> float:
+def balanced_accuracy(labels: NDArray, predicted: NDArray) -> float:
     """Mean over the classes that occur of the share of their members that was found.
 
     Examples
     --------
-    >>> mean_class_recall(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])) == (2 / 3 + 1) / 2
+    >>> balanced_accuracy(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])) == (2 / 3 + 1) / 2
     True
     """
     return float(np.mean([(predicted[labels == label] == label).mean() for label in np.unique(labels)]))
 
 
-def recall(scores: Tensor, top: int = 5) -> float:
-    """Share of rows whose own column, on the diagonal, is among the `top` highest; a tie counts against it.
+def recall_at_k(scores: Tensor, k: int = 5) -> float:
+    """Share of rows whose own column, on the diagonal, is among the `k` highest; a tie counts against it.
 
     Scores of images with texts give image to text; transposed, text to image. Then an offset of an image's row
     matters. `log_balance(scores, steps=1)` takes it out.
 
     Examples
     --------
-    >>> recall(torch.tensor([[3.0, 1.0, 2.0], [1.0, 1.0, 0.0], [5.0, 6.0, 4.0]]), top=1)
+    >>> recall_at_k(torch.tensor([[3.0, 1.0, 2.0], [1.0, 1.0, 0.0], [5.0, 6.0, 4.0]]), k=1)
     0.333...
     """
     better = (scores >= scores.diagonal()[:, None]).sum(1)
-    return (better <= top).double().mean().item()
+    return (better <= k).double().mean().item()
 
 
 def linear_probe(features: NDArray, labels: NDArray, ridge: float = 1e-3) -> float:
@@ -285,64 +295,4 @@ def linear_probe(features: NDArray, labels: NDArray, ridge: float = 1e-3) -> flo
     gram = known.T @ known
     gram += ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
     weights = np.linalg.solve(gram, known.T @ (targets - targets.mean(0)))
-    return mean_class_recall(labels[1::2], (features[1::2] @ weights + targets.mean(0)).argmax(1))
-
-
-def icon_benchmark(encoder: str = "good", *, brands: bool = False, limit: int | None = None) -> Benchmark:
-    """The icons as a benchmark: three tasks of classification, two of retrieval, three probes.
-
-    Parameters
-    ----------
-    encoder : str
-        Of the texts: "good", "medium" or "poor"; see `balance.icons.text_vectors`.
-    brands : bool
-        Whether logos with the names of brands are added to the training pairs, after the others; nothing else
-        changes. Their names have vectors of the "good" encoder only.
-    limit : int, optional
-        Use at most so many icons of each part, for tests.
-
-    Returns
-    -------
-    Benchmark
-        Every tenth training icon is held out. Retrieval is among the first 1,000 distinct captions of a part. The
-        probes ask for the digit, for the heading of a medical icon, and for the set that an icon is drawn in.
-
-    Raises
-    ------
-    ValueError
-        If there is no such encoder, or brands are asked for with another than "good".
-    """
-    if brands and encoder != "good":
-        raise ValueError(f"encoder = {encoder!r}: the names of brands have vectors of the encoder 'good' only")
-    names = ("train", "artists", "medical", "brands")[: 4 if brands else 3]
-    parts = {part: icons.load_icons(part) for part in names}
-    rows = {part: _shuffled(len(data))[:limit] for part, data in parts.items()}
-    encode = icons.ImageEncoder.fit(parts["train"].images[rows["train"][:5000]])
-    images = {part: encode(data.images[rows[part]]) for part, data in parts.items()}
-    captions = {part: [data.captions[i] for i in rows[part]] for part, data in parts.items()}
-    texts = {part: icons.text_vectors(captions[part], encoder) for part in parts}
-
-    def pairs(part, where):
-        return images[part][where], texts[part][where]
-
-    zero_shot, retrieval = {}, {}
-    for task in ("artists", "medical", "digits"):
-        classes = icons.load_classes(task)
-        where = _shuffled(len(classes.labels))[:limit]
-        vectors = icons.text_vectors(classes.texts, encoder)
-        zero_shot[task] = encode(classes.images[where]), classes.labels[where], vectors
-    for task in ("artists", "medical"):
-        distinct = np.sort(np.unique(captions[task], return_index=True)[1])[:1000]
-        retrieval[task] = pairs(task, distinct)
-    sets = np.unique([parts["artists"].sets[i] for i in rows["artists"]], return_inverse=True)[1]
-    probes = {"digits": zero_shot["digits"][:2], "medical": zero_shot["medical"][:2], "sets": (images["artists"], sets)}
-    held = np.arange(len(rows["train"])) % 10 == 0
-    known, names = pairs("train", ~held), tuple(np.array(captions["train"])[~held].tolist())
-    if brands:
-        known = tuple(map(np.concatenate, zip(known, pairs("brands", ...), strict=True)))
-        names += tuple(captions["brands"])
-    return Benchmark(known, pairs("train", held), zero_shot, retrieval, probes, names)
-
-
-def _shuffled(size):
-    return np.random.default_rng(0).permutation(size)
+    return balanced_accuracy(labels[1::2], (features[1::2] @ weights + targets.mean(0)).argmax(1))

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from balance.icons import ImageEncoder, load_classes, load_digits, load_icons
+from balance.datasets.icons import ImageEncoder, load_classes, load_digits, load_icons
 
 _ROTATION = math.radians(15)
 _ZOOM = 1.15
 _SHIFT = 0.15  # of half the side
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pictures:
     """Images to cluster.
 
@@ -33,12 +33,12 @@ class Pictures:
     """
 
     images: NDArray[np.float32] = field(repr=False)
-    labels: NDArray[np.int64] = field(repr=False)
+    labels: NDArray[np.intp] = field(repr=False)
     inputs: Tensor = field(repr=False)
     views: Tensor = field(repr=False)
 
 
-def digits(share: float = 1.0) -> Pictures:
+def digit_pictures(share: float = 1.0) -> Pictures:
     """The 1,797 digits of 8 x 8 pixels, or fewer in classes of unequal size.
 
     Parameters
@@ -58,7 +58,7 @@ def digits(share: float = 1.0) -> Pictures:
 
     Examples
     --------
-    >>> np.bincount(digits(share=0.1).labels).tolist()
+    >>> np.bincount(digit_pictures(share=0.1).labels).tolist()
     [178, 141, 106, 85, 65, 51, 39, 30, 22, 18]
     """
     if not 0 < share <= 1:
@@ -73,7 +73,7 @@ def digits(share: float = 1.0) -> Pictures:
     return Pictures(images, labels[rows], (torch.as_tensor(images[:, None]) - mean) / spread, (views - mean) / spread)
 
 
-def icons(limit: int = 4000) -> Pictures:
+def icon_pictures(limit: int = 4000) -> Pictures:
     """Icons by other artists than those whose icons are trained on, with the first word of their names as labels.
 
     Parameters

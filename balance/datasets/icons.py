@@ -2,7 +2,7 @@
 
 Images are 32 x 32, captions are the names that the icons' artists gave them. Text vectors are stored, image features
 are computed when asked for. How the files were made is in ``data-raw/icons``, whose work each set is and under which
-license in ``balance/data/icons/NOTICE.md``.
+license in ``balance/datasets/data/icons/NOTICE.md``.
 """
 
 from collections import Counter
@@ -48,7 +48,7 @@ _HEADED = 8  # and stands first in at least so many captions of the test set
 _MEMBERS = 5  # of which at least so many have no other class word
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Icons:
     """Icons with captions.
 
@@ -72,7 +72,7 @@ class Icons:
         return len(self.captions)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Classes:
     """Images to be classified without training on them.
 
@@ -85,7 +85,7 @@ class Classes:
     """
 
     images: NDArray[np.uint8] = field(repr=False)
-    labels: NDArray[np.int64] = field(repr=False)
+    labels: NDArray[np.intp] = field(repr=False)
     texts: tuple[str, ...]
 
 
@@ -149,8 +149,8 @@ def load_classes(name: str) -> Classes:
     Examples
     --------
     >>> classes = load_classes("digits")
-    >>> len(classes.labels), classes.texts[7], np.bincount(classes.labels).min()
-    (1797, 'number 7', np.int64(174))
+    >>> len(classes.labels), classes.texts[7], int(np.bincount(classes.labels).min())
+    (1797, 'number 7', 174)
     """
     if name == "digits":
         images, labels = load_digits()
@@ -158,7 +158,7 @@ def load_classes(name: str) -> Classes:
     if name == "medical":
         icons = load_icons("medical")
         order = list(CATEGORY_TEXTS)
-        labels = np.array([order.index(category) for category in icons.categories])
+        labels = np.array([order.index(category) for category in icons.categories], dtype=np.intp)
         return Classes(icons.images, labels, tuple(CATEGORY_TEXTS.values()))
     if name != "artists":
         raise ValueError(f"no task {name!r}: choose artists, medical or digits")
@@ -173,7 +173,7 @@ def load_classes(name: str) -> Classes:
     return Classes(icons.images[where], np.searchsorted(classes, labels[where]), tuple(texts[classes].tolist()))
 
 
-def load_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def load_digits() -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
     """Load 1,797 handwritten digits of 8 x 8 pixels, the digits of scikit-learn.
 
     Returns
@@ -189,7 +189,7 @@ def load_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     ((1797, 8, 8), np.uint8(15), [0, 1, 2, 3, 4])
     """
     arrays = _arrays("digits")
-    return _unpack(arrays["images"], 8), arrays["labels"].astype(np.int64)
+    return _unpack(arrays["images"], 8), arrays["labels"].astype(np.intp)
 
 
 def text_vectors(texts: Sequence[str], encoder: str = "good") -> NDArray[np.float32]:
@@ -279,7 +279,7 @@ def _sum_cells(values):
     return np.moveaxis(values.reshape(len(values), 8, _CELL, 8, _CELL).sum((2, 4)), 0, -1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageEncoder:
     """Principal components of `hog`: call it with images (n, 32, 32) to get (n, components).
 
@@ -310,7 +310,7 @@ class ImageEncoder:
 @cache
 def _arrays(name):
     with (
-        resources.as_file(resources.files("balance") / "data" / "icons" / f"{name}.npz") as path,
+        resources.as_file(resources.files("balance.datasets") / "data" / "icons" / f"{name}.npz") as path,
         np.load(path) as file,
     ):
         return {key: file[key] for key in file.files}
