@@ -191,9 +191,9 @@ def _for_blocks(work: Callable[[slice], None], tables: NDArray) -> None:
     blocks = [slice(i, i + size) for i in range(0, len(tables), size)]
     if len(blocks) == 1:
         work(blocks[0])
-        return
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(work, blocks))
+    elif blocks:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(work, blocks))
 
 
 def _start(tables, block, first):
