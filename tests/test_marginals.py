@@ -52,7 +52,7 @@ def test_bias_is_linear_and_blind_to_constants(seed, steps, c):
     assert first_order_bias(p, c * h + c, targets, steps) == pytest.approx(c * bias, abs=1e-9)
 
 
-def test_weight_one_is_balancing_and_stacks_are_tables_one_by_one():
+def test_exponent_one_is_balancing_and_stacks_are_tables_one_by_one():
     rng = np.random.default_rng(2)
     tables = rng.integers(1, 9, (5, 3, 4))
     x, y = rng.dirichlet(np.ones(3), 5), rng.dirichlet(np.ones(4), 5)
