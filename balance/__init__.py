@@ -1,6 +1,8 @@
 """Data balancing: iterated information projections and what they do to an estimate.
 
-The package beneath the book *The Benefits of Balance*. One module per chapter.
+The package beneath the book *The Benefits of Balance*. Chapters 2 to 9 have one module each, chapter 1 uses all:
+projections, operators, variance, bounds, marginals, contrastive, clustering, curation. Beside them stand estimation
+(chapter 4), enumeration (5), sampling (9), batched and records; what chapters share is in datasets, labs and book.
 """
 
 from balance.estimation import estimate

@@ -273,7 +273,7 @@ def _variances(joint, h, steps, first):
 
 def _generate(n, shape, support, conditional, least):
     log_factorial = gammaln(np.arange(n + 1) + 1.0)
-    stack = [(np.zeros((1, 0), dtype=np.intp), np.array([n]), np.zeros(1))]
+    stack = [(np.zeros((1, 0), dtype=np.intp), np.array([n], dtype=np.intp), np.zeros(1))]
     while stack:
         begun, left, logs = stack.pop()
         cell = begun.shape[1]

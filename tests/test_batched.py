@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balance import data_balance
+from balance import batched, data_balance
 from balance.batched import balance_many, balanced_means
 
 
@@ -99,3 +99,19 @@ def test_bad_input_is_named(change, message):
     tables, h, targets = (arguments.pop(name) for name in ("tables", "h", "targets"))
     with pytest.raises(ValueError, match=message):
         balanced_means(tables, h, targets, **arguments)
+
+
+@pytest.mark.parametrize(("number", "pools"), [(0, 0), (3, 0), (400, 1)])
+def test_a_single_block_starts_no_threads(monkeypatch, number, pools):
+    started = []
+
+    class Pool(batched.ThreadPoolExecutor):
+        def __init__(self, *arguments):
+            started.append(arguments)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(batched, "ThreadPoolExecutor", Pool)
+    tables = np.ones((number, 30, 30))
+    means = balanced_means(tables, np.ones((30, 30)), (np.ones(30), np.ones(30)), steps=2)
+    assert len(started) == pools
+    np.testing.assert_allclose(means.values, np.ones((number, 3)), rtol=1e-12)

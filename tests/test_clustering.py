@@ -23,13 +23,7 @@ from balance.clustering import (
     usage_variance,
 )
 from balance.contrastive import log_balance
-
-
-def random_scores(rows=6, columns=4, seed=0):
-    """Cosines, in double precision."""
-    generator = torch.Generator().manual_seed(seed)
-    return 2 * torch.rand(rows, columns, generator=generator, dtype=torch.float64) - 1
-
+from helpers import random_cosines
 
 SIZES = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
 
@@ -38,7 +32,7 @@ SIZES = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
 @pytest.mark.parametrize("targets", [None, SIZES])
 @pytest.mark.parametrize("epsilon", [0.05, 0.7])
 def test_codes_are_data_balance(sweeps, targets, epsilon):
-    scores = random_scores()
+    scores = random_cosines()
     sizes = np.full(4, 1 / 4) if targets is None else targets.numpy()
     start = np.exp(scores.numpy() / epsilon)
     steps, first = (2 * sweeps, 1) if sweeps else (1, 0)
@@ -55,7 +49,7 @@ def test_codes_are_data_balance(sweeps, targets, epsilon):
 @pytest.mark.parametrize("targets", [None, SIZES])
 def test_many_sweeps_are_entropic_transport(targets):
     """Scores are minus the costs."""
-    scores = random_scores()
+    scores = random_cosines()
     sizes = np.full(4, 1 / 4) if targets is None else targets.numpy()
     plan = ot.sinkhorn(np.full(6, 1 / 6), sizes, -scores.numpy(), reg=0.2, stopThr=1e-13, numItermax=100_000)
     codes = assignments(scores, sweeps=3000, epsilon=0.2, targets=targets)
@@ -66,7 +60,7 @@ def test_many_sweeps_are_entropic_transport(targets):
 @pytest.mark.parametrize("seed", range(5))
 def test_low_temperature_gives_the_best_assignment(seed):
     """Up to the entropy, at most log 5 for each of the 5 rows; and the opposite sign the worst."""
-    scores, epsilon = random_scores(5, 5, seed=seed), 0.02
+    scores, epsilon = random_cosines(5, 5, seed=seed), 0.02
     best, worst = (
         scores.numpy()[linear_sum_assignment(scores.numpy(), maximize=maximize)].sum() for maximize in (True, False)
     )
@@ -79,7 +73,7 @@ def test_low_temperature_gives_the_best_assignment(seed):
 
 
 def test_leading_axes():
-    scores = torch.stack([random_scores(seed=seed) for seed in range(6)]).unflatten(0, (2, 3))
+    scores = torch.stack([random_cosines(seed=seed) for seed in range(6)]).unflatten(0, (2, 3))
     codes = assignments(scores, targets=SIZES)
     assert codes.shape == (2, 3, 6, 4)
     torch.testing.assert_close(codes[1, 2], assignments(scores[1, 2], targets=SIZES))
@@ -89,7 +83,7 @@ def test_leading_axes():
 
 def test_offsets():
     """A Y-step forgets an offset of a column; one of a row stays until the last step, and acts on the first."""
-    scores = random_scores()
+    scores = random_cosines()
     column, row = torch.arange(4.0), torch.arange(6.0)[:, None] / 10
     codes = assignments(scores, sweeps=1)
     torch.testing.assert_close(assignments(scores + column, sweeps=1), codes)
@@ -99,7 +93,7 @@ def test_offsets():
 
 
 def test_codes_of_few_bits_are_computed_with_more():
-    scores = random_scores().bfloat16()
+    scores = random_cosines().bfloat16()
     for sweeps in (0, 3):
         codes = assignments(scores / 8, sweeps=sweeps)
         assert codes.dtype == torch.float32
@@ -107,7 +101,7 @@ def test_codes_of_few_bits_are_computed_with_more():
 
 
 def test_losses():
-    a, b, codes_a, codes_b = (random_scores(seed=seed) for seed in range(4))
+    a, b, codes_a, codes_b = (random_cosines(seed=seed) for seed in range(4))
     codes_a, codes_b = codes_a.softmax(1), codes_b.softmax(1)
     for tau in (0.1, 0.5):
         from_a, from_b = (torch.nn.functional.cross_entropy(s / tau, q).item() for s, q in ((b, codes_a), (a, codes_b)))
@@ -117,7 +111,7 @@ def test_losses():
 
 
 def test_no_gradient_flows_through_the_codes():
-    a, b = (random_scores(seed=seed).requires_grad_() for seed in (1, 2))
+    a, b = (random_cosines(seed=seed).requires_grad_() for seed in (1, 2))
     codes = assignments(a), assignments(b)
     assert codes[0].requires_grad
     gradients = torch.autograd.grad(swapped_loss(a, b, *codes), (a, b))
@@ -127,14 +121,14 @@ def test_no_gradient_flows_through_the_codes():
 
 
 def test_codes_are_differentiable():
-    scores = random_scores().requires_grad_()
+    scores = random_cosines().requires_grad_()
     assert torch.autograd.gradcheck(lambda s: assignments(s, sweeps=2, epsilon=0.5, targets=SIZES), scores)
 
 
 @pytest.mark.parametrize("epsilon", [0.05, 0.5, 50.0])
 def test_centering_is_nearly_a_y_step(epsilon):
     """One sweep subtracts epsilon log mean exp(S / epsilon) from a column; the mean is less, by range^2 / 8 epsilon."""
-    scores = random_scores(200)
+    scores = random_cosines(200)
     exact = epsilon * (torch.logsumexp(scores / epsilon, 0) - math.log(200))
     torch.testing.assert_close(centered_softmax(scores, exact, epsilon), assignments(scores, sweeps=1, epsilon=epsilon))
     offset = scores / epsilon - log_balance(scores / epsilon, steps=1, first=1)
@@ -150,7 +144,7 @@ def test_centering_is_nearly_a_y_step(epsilon):
 
 
 def test_center_is_a_running_mean():
-    batches = torch.stack([random_scores(seed=seed) for seed in range(3)])
+    batches = torch.stack([random_cosines(seed=seed) for seed in range(3)])
     center = torch.zeros(4, dtype=torch.float64)
     for batch in batches:
         center = update_center(center, batch, momentum=0.8)

@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy, log_softmax, softmax
 
 from balance import data_balance
 from balance.contrastive import balanced_loss, cosine_scores, log_balance, marginals, siglip_loss
+from helpers import uniform
 
 
 def random_scores(m=6, l=None, size=2.0, seed=0, dtype=torch.float64):
@@ -192,3 +193,17 @@ def test_siglip_is_a_sum_of_binary_cross_entropies():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call(random_scores())
+
+
+def test_nothing_but_offsets():
+    rng = np.random.default_rng(15)
+    scores = torch.tensor(rng.normal(size=(6, 1)) + rng.normal(size=6))
+    excess = [balanced_loss(scores, steps=k).item() - math.log(6) for k in range(4)]
+    assert excess[0] == pytest.approx(2 * excess[1], rel=1e-12)
+    assert excess[2:] == pytest.approx([0, 0], abs=1e-12)
+
+
+def test_log_balance_of_the_limit_stays():
+    scores = 1.5 * np.random.default_rng(16).normal(size=(5, 5))
+    table = torch.tensor(data_balance(np.exp(scores), (uniform(5), uniform(5)), tol=1e-14).table)
+    torch.testing.assert_close(log_balance(table.log(), steps=3).exp(), table)

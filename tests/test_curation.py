@@ -129,13 +129,6 @@ def test_match_says_what_is_wrong(texts, keywords, error, message):
         match_keywords(texts, keywords)
 
 
-def test_keywords_find_themselves():
-    keywords = load_keywords()
-    assert list(keywords) == sorted(set(keywords))
-    assert all(keyword == keyword.lower().strip() for keyword in keywords)
-    assert match_keywords(keywords, keywords).diagonal().all()
-
-
 counts_lists = st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(any)
 
 

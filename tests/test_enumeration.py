@@ -14,9 +14,8 @@ from balance.enumeration import (
     number_of_tables,
     simulated_mse,
 )
+from helpers import H, P
 
-P = np.array([[0.3, 0.1], [0.15, 0.45]])
-H = np.array([[1.0, -2.0], [0.5, 3.0]])
 WIDE = [[Fraction(2, 12), Fraction(1, 12), Fraction(3, 12)], [Fraction(1, 12), Fraction(4, 12), Fraction(1, 12)]]
 VALUES = [[Fraction(1), Fraction(-1), Fraction(2)], [Fraction(0), Fraction(3), Fraction(1, 2)]]
 

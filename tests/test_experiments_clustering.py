@@ -9,6 +9,7 @@ import torch
 
 from balance.datasets import load_results
 from experiments import clustering as experiments
+from helpers import stored
 
 CELLS = {
     "sweeps": {"data": "digits", "prototypes": 10, "sign": 1, "sweeps": 3, "seed": 0},
@@ -19,20 +20,13 @@ CELLS = {
 FIRST = {"sweeps": 30, "teacher": 60, "queue": 240, "sizes": 30}
 
 
-def stored(name, row):
-    keys = {key: value for key, value in row.items() if key in (*experiments.GRIDS[name][0], "iteration")}
-    found = load_results(f"clustering_{name}").where(**keys)
-    assert len(found) == 1
-    return {column: found[column][0] for column in found.columns if column not in keys}
-
-
 @pytest.mark.parametrize("name", CELLS)
 def test_training(name):
     assert CELLS[name] in experiments.GRIDS[name]
     rows = experiments.MEASURES[name](CELLS[name], stop=FIRST[name])
     assert [row["iteration"] for row in rows] == [0, FIRST[name]]
     for row in rows:
-        expected = stored(name, row)
+        expected = stored(f"clustering_{name}", experiments.GRIDS[name], row)
         assert row["loss"] == pytest.approx(expected.pop("loss"), rel=0.03)
         assert abs(row["used"] - expected.pop("used")) <= 2
         for column, value in expected.items():
@@ -43,7 +37,7 @@ def test_kmeans():
     cell = {"data": "digits", "prototypes": 10, "seed": 0}
     assert cell in experiments.GRIDS["kmeans"]
     row = experiments.measure_kmeans(cell)[0]
-    for column, value in stored("kmeans", row).items():
+    for column, value in stored("clustering_kmeans", experiments.GRIDS["kmeans"], row).items():
         assert row[column] == pytest.approx(value, abs=0.03), column
 
 

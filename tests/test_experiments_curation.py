@@ -8,7 +8,6 @@ import pytest
 
 from balance.curation import curate, metaclip_inclusion
 from balance.datasets import icons, load_results
-from balance.labs.icons_benchmark import icon_benchmark
 from experiments import curation as experiments
 
 POOL = ("pairs", "distinct_pairs", "distinct_captions", "effective_sample_size")
@@ -89,29 +88,3 @@ def test_rare_and_common_are_halves():
     assert len(common) - len(rare) in (0, 1)
     assert known[rare].max() <= known[common].min()
     assert len(tasks["rare"][1]) + len(tasks["common"][1]) == len(tasks["all"][1])
-
-
-def test_brands_only_add_training_pairs():
-    clean, more = (icon_benchmark("good", brands=brands, limit=300) for brands in (False, True))
-    assert (len(clean.captions), len(more.captions)) == (270, 570)
-    assert clean.captions == more.captions[:270]
-    assert set(more.captions[270:]) <= set(icons.load_icons("brands").captions)
-    for few, all_of in zip((*clean.train, *clean.held_out), (*more.train, *more.held_out), strict=True):
-        np.testing.assert_array_equal(few, all_of[: len(few)])
-    np.testing.assert_array_equal(more.train[1], icons.text_vectors(more.captions, "good"))
-    for task, parts in clean.zero_shot.items():
-        for few, same in zip(parts, more.zero_shot[task], strict=True):
-            np.testing.assert_array_equal(few, same)
-    with pytest.raises(ValueError, match="encoder 'good' only"):
-        icon_benchmark("poor", brands=True, limit=300)
-
-
-def test_pool_repeats_pairs():
-    data = icon_benchmark("good", limit=100)
-    rows = np.array([5, 2, 5])
-    pool = data.pool(rows)
-    assert pool.captions == tuple(data.captions[i] for i in rows)
-    for features, drawn in zip(data.train, pool.train, strict=True):
-        np.testing.assert_array_equal(features[rows], drawn)
-    np.testing.assert_array_equal(pool.train[1], icons.text_vectors(pool.captions, "good"))
-    assert pool.held_out is data.held_out

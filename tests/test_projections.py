@@ -1,33 +1,13 @@
-"""Tests of balance.projections: invariants, closed forms, bad input, and the statements of chapter 2."""
-
-from fractions import Fraction
-from itertools import combinations
+"""Balancing: invariants, closed forms, why it stops, and bad input."""
 
 import numpy as np
 import ot
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import linprog, minimize, minimize_scalar
 
 from balance import data_balance, kl_divergence, marginal, project, total_variation
-
-UNIFORM = [0.5, 0.5]
-seeds = st.integers(0, 2**32 - 1)
-fast = settings(max_examples=40, deadline=None, derandomize=True)
-
-
-def problem(seed, axes=2, density=1.0):
-    """A random table, with no empty row, column or slice, and random targets."""
-    rng = np.random.default_rng(seed)
-    shape = rng.integers(2, 6 - (axes > 2), size=axes)
-    table = rng.gamma(0.5, size=shape) + 1e-3
-    keep = rng.random(shape) < density
-    for axis, n in enumerate(shape):
-        for i in range(n):
-            if not keep.take(i, axis).any():
-                keep[tuple(i if a == axis else 0 for a in range(axes))] = True
-    return table * keep, [rng.dirichlet(np.ones(n) * 3) for n in shape]
+from helpers import UNIFORM, fast, random_problem, seeds, solvable, violation
 
 
 def naive(table, targets, steps, first=0):
@@ -42,59 +22,10 @@ def naive(table, targets, steps, first=0):
     return tables
 
 
-def corner_of(a, b, theta):
-    """First cell of the 2 x 2 table with these margins and odds ratio, by bisection."""
-    low, high = max(0.0, a + b - 1), min(a, b)
-    for _ in range(200):
-        t = (low + high) / 2
-        if t * (1 - a - b + t) < theta * (a - t) * (b - t):
-            low = t
-        else:
-            high = t
-    return (low + high) / 2
-
-
-def generic_projection(start, constraints, values):
-    """Minimize KL(q || start) under linear constraints by SLSQP."""
-    start = np.ravel(start)
-    answer = minimize(
-        lambda q: q @ np.log(q / start),
-        np.full(start.size, 1 / start.size),
-        jac=lambda q: np.log(q / start) + 1,
-        bounds=[(1e-12, 1)] * start.size,
-        constraints={"type": "eq", "fun": lambda q: constraints @ q - values},
-        options={"ftol": 1e-15, "maxiter": 500},
-    )
-    return answer.x
-
-
-def marginal_sums(shape):
-    """The matrix that maps a flattened table to all its marginals, one after the other."""
-    places = np.indices(shape)
-    pairs = [(a, i) for a in range(len(shape)) for i in range(shape[a])]
-    return np.array([(places[a] == i).ravel() for a, i in pairs]).astype(float)
-
-
-def solvable(support, targets):
-    sums = marginal_sums(support.shape)[:, support.ravel()]
-    goal = np.concatenate(targets)
-    return linprog(np.zeros(sums.shape[1]), A_eq=sums, b_eq=goal).status == 0
-
-
-def violation(support, targets):
-    """The largest of P_X(A) / P_Y(N(A)) over the nonempty sets A of rows."""
-    m = len(support)
-    sets = [list(a) for size in range(1, m + 1) for a in combinations(range(m), size)]
-    return max(targets[0][a].sum() / targets[1][support[a].any(axis=0)].sum() for a in sets)
-
-
-# ---- the algorithm ---------------------------------------------------------------------------
-
-
 @fast
 @given(seeds, st.integers(2, 4), st.integers(0, 9), st.floats(0.3, 1))
 def test_agrees_with_loops_on_any_number_of_axes(seed, axes, steps, density):
-    table, targets = problem(seed, axes, density)
+    table, targets = random_problem(seed, axes, density)
     for first in range(axes):
         run = data_balance(table, targets, steps=steps, first=first, keep_iterates=True)
         expected = naive(table, targets, steps, first)
@@ -109,7 +40,7 @@ def test_agrees_with_loops_on_any_number_of_axes(seed, axes, steps, density):
 @fast
 @given(seeds, st.integers(2, 3), st.integers(1, 8), st.floats(0.3, 1))
 def test_invariants_of_a_half_step(seed, axes, steps, density):
-    table, targets = problem(seed, axes, density)
+    table, targets = random_problem(seed, axes, density)
     run = data_balance(table, targets, steps=steps)
     stepped = (steps - 1) % axes
     assert abs(run.table.sum() - 1) < 1e-13
@@ -127,7 +58,7 @@ def test_invariants_of_a_half_step(seed, axes, steps, density):
 @fast
 @given(seeds, st.integers(0, 7))
 def test_equivariant_under_permutations_and_transposition(seed, steps):
-    table, targets = problem(seed, density=0.7)
+    table, targets = random_problem(seed, density=0.7)
     rng = np.random.default_rng(seed)
     p, q = rng.permutation(table.shape[0]), rng.permutation(table.shape[1])
     plain = data_balance(table, targets, steps=steps)
@@ -139,7 +70,7 @@ def test_equivariant_under_permutations_and_transposition(seed, steps):
 
 
 def test_project_is_one_half_step():
-    table, targets = problem(1, axes=3)
+    table, targets = random_problem(1, axes=3)
     for axis in range(3):
         step = project(table, targets[axis], axis)
         assert np.abs(step - naive(table, targets, 1, axis)[1]).max() < 1e-15
@@ -147,7 +78,7 @@ def test_project_is_one_half_step():
 
 
 def test_inputs_are_not_mutated_and_results_do_not_alias_them():
-    table, targets = problem(2)
+    table, targets = random_problem(2)
     table /= table.max()
     before = table.copy(), [t.copy() for t in targets]
     run = data_balance(table, targets, steps=5, keep_iterates=True)
@@ -163,7 +94,7 @@ def test_inputs_are_not_mutated_and_results_do_not_alias_them():
 @given(seeds)
 def test_extreme_magnitudes(seed):
     """diag(u) R diag(v) has the limit of R, whatever the sizes of u and v."""
-    table, targets = problem(seed)
+    table, targets = random_problem(seed)
     rng = np.random.default_rng(seed)
     u, v = (10.0 ** rng.uniform(-60, 60, n) for n in table.shape)
     plain = data_balance(table, targets, tol=1e-13).table
@@ -228,7 +159,7 @@ def test_stagnation_is_reported_where_no_certificate_is_known():
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(seeds, st.floats(0.25, 0.7))
 def test_infeasible_support_is_found_and_never_reported_as_success(seed, density):
-    table, targets = problem(seed, density=density)
+    table, targets = random_problem(seed, density=density)
     run = data_balance(table, targets, tol=1e-9, max_steps=20_000)
     worst = violation(table > 0, targets)
     if solvable(table > 0, targets):
@@ -332,340 +263,3 @@ def test_peer_sinkhorn(seed):
     plan = ot.sinkhorn(a, b, cost, reg=0.2, numItermax=20_000, stopThr=1e-13, warn=False)
     ours = data_balance(np.exp(-cost / 0.2), (a, b), tol=1e-13).table
     assert np.abs(plan - ours).max() < 1e-9
-
-
-# ---- the statements of chapter 2 -------------------------------------------------------------
-
-
-@pytest.mark.statement("2.1")
-@fast
-@given(seeds)
-def test_properties_of_the_divergence(seed):
-    rng = np.random.default_rng(seed)
-    q, r, other = (rng.dirichlet(np.ones(6)).reshape(2, 3) for _ in range(3))
-    by_sum = sum(q[i, j] * np.log(q[i, j] / r[i, j]) for i in range(2) for j in range(3))
-    assert abs(kl_divergence(q, r) - by_sum) < 1e-12 and kl_divergence(q, q) == 0 < by_sum
-    inner = [kl_divergence(q[x] / q[x].sum(), r[x] / r[x].sum()) for x in range(2)]
-    outer = kl_divergence(q.sum(axis=1), r.sum(axis=1))
-    assert abs(outer + q.sum(axis=1) @ inner - by_sum) < 1e-12
-    kernel = rng.dirichlet(np.ones(3), size=2)
-    a, b = q.sum(axis=1), r.sum(axis=1)
-    assert kl_divergence(a @ kernel, b @ kernel) <= kl_divergence(a, b) + 1e-15
-    middle = kl_divergence((q + other) / 2, r)
-    assert middle < (by_sum + kl_divergence(other, r)) / 2
-    holed = np.where(np.arange(6).reshape(2, 3) == seed % 6, 0, r)
-    assert kl_divergence(q, holed / holed.sum()) == np.inf
-    assert kl_divergence(holed / holed.sum(), q) < np.inf
-    late = kl_divergence([1 - 1e-2, 1e-2], [1 - np.exp(-100), np.exp(-100)])
-    assert late > 0.9 > kl_divergence([1, 0], [1, 0])
-
-
-@pytest.mark.statement("2.2")
-@pytest.mark.parametrize("axis", [0, 1])
-def test_half_step_is_the_nearest_table(axis):
-    table, targets = problem(3)
-    table = table / table.sum()
-    sums = marginal_sums(table.shape)
-    rows = slice(0, table.shape[0]) if axis == 0 else slice(table.shape[0], None)
-    nearest = generic_projection(table, sums[rows], targets[axis]).reshape(table.shape)
-    step = project(table, targets[axis], axis)
-    assert np.abs(step - nearest).max() < 1e-5
-    value = kl_divergence(targets[axis], marginal(table, axis))
-    assert abs(kl_divergence(step, table) - value) < 1e-14
-    assert kl_divergence(project(np.ones_like(table), targets[axis], axis), table) > value
-
-
-@pytest.mark.statement("2.3")
-@fast
-@given(seeds)
-def test_pythagoras_with_equality(seed):
-    table, targets = problem(seed)
-    table = table / table.sum()
-    rival = project(np.random.default_rng(seed).gamma(1.0, size=table.shape), targets[0], 0)
-    step = project(table, targets[0], 0)
-    removed = kl_divergence(targets[0], marginal(table, 0))
-    assert abs(kl_divergence(rival, table) - kl_divergence(rival, step) - removed) < 1e-12
-    holed = np.where(table == table.max(), 0, table)
-    step = project(holed / holed.sum(), np.full(len(holed), 1 / len(holed)), 0)
-    assert kl_divergence(rival, holed / holed.sum()) == kl_divergence(rival, step) == np.inf
-
-
-@pytest.mark.statement("2.4")
-def test_odds_ratios_and_zeros_in_rational_arithmetic():
-    start = np.array([[4, 1, 0], [2, 3, 5], [1, 7, 2]]) * Fraction(1, 25)
-    rows, columns = (np.array([Fraction(v, 10) for v in goal]) for goal in ((5, 4, 1), (2, 3, 5)))
-    table = start
-    for _ in range(3):
-        table = table * (rows / table.sum(axis=1))[:, None]
-        table = table * (columns / table.sum(axis=0))
-    floats = [v.astype(float) for v in (start, rows, columns, table)]
-    run = data_balance(floats[0], floats[1:3], steps=6)
-    assert np.abs(run.table - floats[3]).max() < 1e-15
-    for t, close in ((table, 0), (run.table, 1e-13)):
-        assert abs(t[0, 0] * t[1, 1] / (t[0, 1] * t[1, 0]) - 6) <= close
-        assert abs(t[1, 1] * t[2, 2] / (t[1, 2] * t[2, 1]) - Fraction(6, 35)) <= close
-    assert ((run.table == 0) == (start == 0)).all()
-    other = run.table[1:] * np.array([[2.0], [3.0]]) * np.array([1.0, 5.0, 7.0])
-    factors = other / run.table[1:]
-    assert np.allclose(factors, np.outer(factors[:, 0], factors[0] / factors[0, 0]))
-
-
-@pytest.mark.statement("2.5")
-@fast
-@given(seeds, st.floats(0.5, 1))
-def test_descent_and_total_divergence(seed, density):
-    table, _ = problem(seed, density=density)
-    feasible = np.random.default_rng(seed).gamma(1.0, size=table.shape) * (table > 0)
-    feasible /= feasible.sum()
-    targets = feasible.sum(axis=1), feasible.sum(axis=0)
-    tables = data_balance(table, targets, steps=11, keep_iterates=True).iterates
-    removed = [kl_divergence(targets[k % 2], marginal(t, k % 2)) for k, t in enumerate(tables)]
-    for k, now in enumerate(tables):
-        left = kl_divergence(feasible, tables[0]) - sum(removed[:k])
-        assert abs(kl_divergence(feasible, now) - left) < 1e-11
-    assert removed[0] > 0
-
-
-@pytest.mark.statement("2.5")
-def test_total_divergence_is_that_of_the_limit():
-    table, targets = problem(5)
-    run = data_balance(table, targets, steps=400, keep_iterates=True)
-    removed = [kl_divergence(targets[k % 2], marginal(t, k % 2)) for k, t in enumerate(run.iterates)]
-    assert run.converged and removed[0] > 1e-3
-    assert abs(sum(removed) - kl_divergence(run.table, run.iterates[0])) < 1e-12
-
-
-@pytest.mark.statement("2.6")
-@fast
-@given(seeds, st.floats(0.5, 1))
-def test_alternating_chain(seed, density):
-    table, targets = problem(seed, density=density)
-    tables = data_balance(table, targets, steps=9, keep_iterates=True).iterates
-    left = [(marginal(t, k % 2), targets[k % 2]) for k, t in enumerate(tables)]
-    pairs = [pair if k % 2 == 0 else pair[::-1] for k, pair in enumerate(left)][1:]
-    chi_square = lambda p, q: ((p - q) ** 2 / q).sum()  # noqa: E731
-    for distance in (kl_divergence, total_variation, chi_square):
-        there = np.array([distance(p, q) for p, q in pairs])
-        back = np.array([distance(q, p) for p, q in pairs])
-        assert min(there[0], back[0]) > 1e-9
-        assert np.diff(there).max() < 1e-12 * max(1, there[0])
-        assert np.diff(back).max() < 1e-12 * max(1, back[0])
-
-
-@pytest.mark.statement("2.7")
-def test_a_fixed_direction_can_rise():
-    targets = np.array([0.4, 0.6]), np.array([0.9, 0.1])
-    t = data_balance([[1, 100], [100, 1]], targets, steps=2, keep_iterates=True).iterates
-    assert abs(kl_divergence(targets[1], marginal(t[1], 1)) - 0.2288) < 5e-5
-    assert abs(kl_divergence(targets[0], marginal(t[2], 0)) - 0.2967) < 5e-5
-    start = [[0.2, 0.3], [0.1, 0.4]]
-    t = data_balance(start, (UNIFORM, UNIFORM), steps=1, keep_iterates=True).iterates
-    assert kl_divergence(UNIFORM, marginal(t[0], 0)) < 1e-15
-    assert kl_divergence(UNIFORM, marginal(t[1], 1)) > 0.05
-
-
-@pytest.mark.statement("2.8")
-def test_limit_minimizes_the_divergence_on_a_smaller_support():
-    """One free cell is left, so that a scalar search finds the minimizer."""
-    start = np.array([[4, 1, 2], [0, 3, 1], [0, 2, 5]]) / 18
-    targets = [0.4, 0.3, 0.3], [0.4, 0.25, 0.35]
-    table = lambda t: np.array([[0.4, 0, 0], [0, t, 0.3 - t], [0, 0.25 - t, 0.05 + t]])  # noqa: E731
-    search = minimize_scalar(lambda t: kl_divergence(table(t), start), bounds=(0, 0.25), method="bounded")
-    run = data_balance(start, targets, steps=4000)
-    assert np.abs(run.table - table(search.x)).max() < 3e-4
-    half = data_balance(start, targets, steps=2000)
-    assert 1.9 < half.errors.max() / run.errors.max() < 2.1
-
-
-@pytest.mark.statement("2.8")
-@fast
-@given(seeds)
-def test_pythagoras_for_the_limit(seed):
-    table, targets = problem(seed)
-    start = table / table.sum()
-    limit = data_balance(start, targets, tol=1e-13).table
-    rival = data_balance(np.random.default_rng(seed).gamma(2, size=table.shape), targets, tol=1e-13).table
-    parts = kl_divergence(rival, limit) + kl_divergence(limit, start)
-    assert abs(kl_divergence(rival, start) - parts) < 1e-9
-
-
-@pytest.mark.statement("2.9")
-@fast
-@given(st.floats(0.05, 0.95), st.floats(0.05, 0.95), st.floats(-5, 5))
-def test_two_by_two_limit_in_closed_form(a, b, log_theta):
-    start = np.array([[np.exp(log_theta), 1], [1, 1]])
-    run = data_balance(start, ([a, 1 - a], [b, 1 - b]), tol=1e-13, max_steps=100_000)
-    assert run.converged
-    assert abs(run.table[0, 0] - corner_of(a, b, np.exp(log_theta))) < 1e-9
-    assert all(np.isfinite(p).all() for p in run.potentials)
-
-
-@pytest.mark.statement("2.9")
-def test_support_of_the_limit_is_that_of_a_feasible_table():
-    rng = np.random.default_rng(9)
-    support = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1]])
-    feasible = rng.gamma(2.0, size=(3, 3)) * support
-    feasible /= feasible.sum()
-    u, v = rng.gamma(2.0, size=3), rng.gamma(2.0, size=3)
-    run = data_balance(feasible * u[:, None] * v, (feasible.sum(axis=1), feasible.sum(axis=0)), tol=1e-13)
-    assert np.abs(run.table - feasible).max() < 1e-11
-    ratio = run.scalings[0] * u
-    assert np.allclose(ratio / ratio[0], 1, atol=1e-10)
-
-
-@pytest.mark.statement("2.10")
-def test_duality_against_a_quasi_newton_method():
-    table, targets = problem(7)
-    start, (m, l) = table / table.sum(), table.shape
-
-    def dual(z):
-        scaled = start * np.exp(z[:m, None] + z[m:])
-        value = targets[0] @ z[:m] + targets[1] @ z[m:] - scaled.sum() + 1
-        slopes = targets[0] - scaled.sum(axis=1), targets[1] - scaled.sum(axis=0)
-        return -value, -np.concatenate(slopes)
-
-    point = np.random.default_rng(7).normal(size=m + l) / 3
-    quotients = [(dual(point + e)[0] - dual(point - e)[0]) / 2e-6 for e in 1e-6 * np.eye(m + l)]
-    assert np.abs(quotients - dual(point)[1]).max() < 1e-7
-    options = {"ftol": 1e-15, "gtol": 1e-10}
-    best = -minimize(dual, np.zeros(m + l), jac=True, method="L-BFGS-B", options=options).fun
-    run = data_balance(start, targets, steps=300, keep_iterates=True)
-    assert abs(best - kl_divergence(run.table, start)) < 1e-9
-    total = 0.0
-    for k in range(1, 6):
-        total += kl_divergence(targets[(k - 1) % 2], marginal(run.iterates[k - 1], (k - 1) % 2))
-        potentials = np.concatenate(data_balance(start, targets, steps=k).potentials)
-        assert abs(-dual(potentials)[0] - total) < 1e-13 and total <= best + 1e-12
-
-
-@pytest.mark.statement("2.11")
-@pytest.mark.parametrize("q", [Fraction(1, 3), Fraction(1, 2), Fraction(2, 3)])
-def test_three_regimes(q):
-    rho, goals = q / (1 - q), (UNIFORM, [float(q), float(1 - q)])
-    start = [[1, 1], [0, 1]]
-    w = float((1 - q) / 3)  # by hand, after the first sweep
-    for t in range(1, 30):
-        table = data_balance(start, goals, steps=2 * t).table
-        assert abs(table[0, 1] / w - 1) < 1e-10
-        assert abs(abs(table[0].sum() - 0.5) - abs(float(q) + w - 0.5)) < 1e-13
-        w = 1 / (float(rho) / w + 1 / (0.5 * (1 - float(q))))
-    if rho == 1:
-        errors = data_balance(start, goals, steps=60).history.max(axis=1)
-        assert np.abs(errors[1:] - 1 / (2 * np.arange(2, 62))).max() < 1e-14
-    if rho > 1:
-        t = data_balance(start, goals, steps=201, keep_iterates=True).iterates
-        assert np.abs(t[200] - np.diag(goals[1])).max() < 1e-13
-        assert np.abs(t[201] - np.diag(goals[0])).max() < 1e-13
-
-
-@pytest.mark.statement("2.12")
-def test_two_limits():
-    table = np.array([[3, 0, 0, 0], [1, 0, 0, 0], [2, 5, 0, 4], [1, 1, 2, 0.0]])
-    targets = np.array([0.25, 0.15, 0.2, 0.4]), np.array([0.3, 0.3, 0.2, 0.2])
-    factors = np.array([4 / 3, 4 / 3, 6 / 7, 6 / 7])
-    t = data_balance(table, targets, steps=401, keep_iterates=True).iterates
-    assert np.abs(targets[0] / marginal(t[400], 0) - factors).max() < 1e-10
-    assert np.abs(marginal(t[401], 1) / targets[1] - np.array([4, 0, 0, 0]) / 3)[0] < 1e-10
-    assert np.abs(t[400] - t[398]).max() < 1e-13 and total_variation(t[400], t[401]) > 0.09
-    assert abs(violation(table > 0, targets) - 4 / 3) < 1e-12
-    blocks = table * (np.array([0, 0, 1, 1])[:, None] == np.array([0, 1, 1, 1]))
-    direct = data_balance(blocks, (targets[0] / factors, targets[1]), tol=1e-13).table
-    assert np.abs(direct - t[400]).max() < 1e-11
-
-
-@pytest.mark.statement("2.12")
-@settings(max_examples=6, deadline=None, derandomize=True)
-@given(seeds, st.floats(0.3, 0.6))
-def test_largest_factor_is_the_worst_set(seed, density):
-    table, targets = problem(seed, density=density)
-    worst = violation(table > 0, targets)
-    run = data_balance(table, targets, steps=3000)
-    factor = (targets[0] / marginal(run.table, 0)).max()
-    assert worst - 1e-9 <= factor < worst + 4e-3
-
-
-@pytest.mark.statement("2.13")
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(seeds, st.floats(0.3, 0.7))
-def test_hall_condition_against_a_linear_program(seed, density):
-    table, targets = problem(seed, density=density)
-    worst = violation(table > 0, targets)
-    assert solvable(table > 0, targets) == (worst <= 1 + 1e-9)
-    history = data_balance(table, targets, steps=20).history[1:].max(axis=1)
-    m = len(table)
-    sets = [list(a) for size in range(1, m + 1) for a in combinations(range(m), size)]
-    columns = [(table[a] > 0).any(axis=0) for a in sets]
-    gap = max(targets[0][a].sum() - targets[1][c].sum() for a, c in zip(sets, columns, strict=True))
-    assert (history >= gap - 1e-12).all()
-
-
-@pytest.mark.statement("2.13")
-def test_equality_in_hall_empties_cells():
-    support = np.array([[1, 1, 0], [1, 1, 0], [1, 1, 1]])
-    tight = [0.3, 0.3, 0.4], [0.2, 0.4, 0.4]
-    slack = [0.2, 0.3, 0.5], [0.2, 0.4, 0.4]
-    emptied = data_balance(support, tight, steps=8000).table
-    used = data_balance(support, slack, tol=1e-12)
-    assert emptied[2, :2].max() < 1e-3 and used.converged and used.table[2, :2].min() > 0.01
-
-
-@pytest.mark.statement("2.14")
-@pytest.mark.parametrize("seed", range(4))
-def test_local_rate(seed):
-    rng = np.random.default_rng(seed)
-    table = np.ones((3, 4)) + 9 * (rng.random((3, 4)) < 0.4)
-    targets = rng.dirichlet(np.ones(3) * 5), rng.dirichlet(np.ones(4) * 5)
-    limit = data_balance(table, targets, tol=1e-14).table
-    rate = np.linalg.svd(limit / np.sqrt(np.outer(*targets)), compute_uv=False)[1] ** 2
-    tables = data_balance(table, targets, steps=200, keep_iterates=True).iterates[2::2]
-    errors = np.array([total_variation(marginal(t, 0), targets[0]) for t in tables])
-    late = np.flatnonzero((errors < 1e-7) & (errors > 1e-11))
-    assert late.size > 2
-    slope = np.polyfit(late, np.log(errors[late]), 1)[0]
-    assert abs(np.exp(slope) / rate - 1) < 0.02
-    early = np.flatnonzero((errors < 1e-3) & (errors > 1e-6))
-    divergence = [np.log(kl_divergence(targets[0], marginal(tables[t], 0))) for t in early]
-    assert abs(np.polyfit(early, divergence, 1)[0] / (2 * np.log(rate)) - 1) < 0.1
-
-
-@pytest.mark.statement("2.14")
-def test_exact_recursion_of_the_errors():
-    table, targets = problem(8)
-    t = data_balance(table, targets, steps=4, keep_iterates=True).iterates
-    e, f = marginal(t[2], 0) / targets[0] - 1, marginal(t[3], 1) / targets[1] - 1
-    assert np.abs(f + t[3].T @ e / targets[1]).max() < 1e-13
-    after = marginal(t[4], 0) / targets[0] - 1
-    assert np.abs(after + t[4] @ f / targets[0]).max() < 1e-13 and np.abs(e).max() > 1e-6
-
-
-@pytest.mark.statement("2.15")
-@fast
-@given(seeds)
-def test_scores_and_costs(seed):
-    rng = np.random.default_rng(seed)
-    scores, eps = rng.normal(size=(3, 4)), 0.5
-    targets = rng.dirichlet(np.ones(3) * 3), rng.dirichlet(np.ones(4) * 3)
-    plan = data_balance(np.exp(scores / eps), targets, tol=1e-13, max_steps=50_000).table
-    wrong = data_balance(np.exp(-scores / eps), targets, tol=1e-13, max_steps=50_000).table
-    value = lambda q: (scores * q).sum() - eps * (q * np.log(q)).sum()  # noqa: E731
-    assert abs(value(plan) - value(wrong) - eps * kl_divergence(wrong, plan)) < 1e-8
-    sums, goal = marginal_sums((3, 4)), np.concatenate(targets)
-    cheapest = linprog(-scores.ravel(), A_eq=sums, b_eq=goal).fun
-    assert -1e-12 <= -(scores * plan).sum() - cheapest <= eps * np.log(3)
-
-
-@pytest.mark.statement("2.16")
-@pytest.mark.parametrize("axes", [3, 4])
-def test_any_number_of_axes(axes):
-    table, targets = problem(axes, axes)
-    if axes == 4:
-        table, targets = table[:2, :2, :2, :2], [t[:2] / t[:2].sum() for t in targets]
-    start = table / table.sum()
-    run = data_balance(start, targets, steps=600, keep_iterates=True)
-    assert run.converged
-    removed = [kl_divergence(targets[k % axes], marginal(t, k % axes)) for k, t in enumerate(run.iterates)]
-    assert abs(sum(removed) - kl_divergence(run.table, start)) < 1e-11 and removed[0] > 1e-3
-    keep = [i for i in range(sum(table.shape)) if i not in np.cumsum(table.shape)[:-1]]
-    values = np.concatenate(targets)[keep]
-    nearest = generic_projection(start, marginal_sums(table.shape)[keep], values)
-    assert np.abs(nearest - run.table.ravel()).max() < 1e-4

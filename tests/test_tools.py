@@ -44,10 +44,13 @@ def test_tests_are_found_by_their_marks(tmp_path):
         'class TestMore:\n    @pytest.mark.statement("2.1")\n    def test_it(self): pass\n'
         "@pytest.mark.slow\ndef test_none(): pass\n"
     )
+    (tmp_path / "statements").mkdir()
+    (tmp_path / "statements" / "test_02_more.py").write_text('@pytest.mark.statement("2.3")\ndef test_third(): pass\n')
     (tmp_path / "helper.py").write_text('@pytest.mark.statement("2.9")\ndef test_no(): pass\n')
     assert statements.tests(tmp_path) == {
         "2.1": ["test_some.py::test_both", "test_some.py::test_it"],
         "2.2": ["test_some.py::test_both"],
+        "2.3": ["statements/test_02_more.py::test_third"],
     }
 
 

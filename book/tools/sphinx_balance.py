@@ -19,7 +19,7 @@ TOOLS = Path(__file__).resolve().parent
 if str(TOOLS) not in sys.path:
     sys.path.insert(0, str(TOOLS))
 
-import statements as source  # noqa: E402
+import statements  # noqa: E402
 
 LOGGER = logging.getLogger(__name__)
 GENERATED = {"book/statements": "All statements", "book/how_built": "This build"}
@@ -36,7 +36,7 @@ class StatementDomain(Domain):
     initial_data = {"objects": {}}  # noqa: RUF012
     data_version = 1
 
-    def note(self, statement: source.Statement) -> None:
+    def note(self, statement: statements.Statement) -> None:
         self.data["objects"].setdefault(self.env.docname, []).append(statement)
 
     def clear_doc(self, docname):
@@ -64,14 +64,14 @@ class MarkStatements(SphinxTransform):
 
     def apply(self, **kwargs):
         for section in self.document.findall(nodes.section):
-            found = source.statements(f"### {section[0].rawsource}\n")
+            found = statements.statements(f"### {section[0].rawsource}\n")
             if found:
                 self.mark(section, found[0])
         for cell in self.document.findall(is_check):
             self.label(cell)
         slugs = self.env.metadata[self.env.docname].setdefault("myst_slugs", {})
         for raw in self.document.findall(nodes.raw):
-            for anchor in source.HTML_ID.findall(raw.astext()):
+            for anchor in statements.HTML_ID.findall(raw.astext()):
                 slugs.setdefault(anchor, (raw.line, anchor, anchor))
 
     def mark(self, section, statement) -> None:
@@ -101,7 +101,7 @@ class MarkStatements(SphinxTransform):
 def check_number(node) -> str | None:
     """The number of the statement that a code cell checks."""
     for name in node.get("classes", []):
-        if match := source.CHECK.fullmatch(name.removeprefix("tag_")):
+        if match := statements.CHECK.fullmatch(name.removeprefix("tag_")):
             return match[1]
     return None
 
@@ -199,20 +199,20 @@ class Pages:
 
     def chapters(self):
         """Of each chapter: a link to it, its document, its path, its last execution."""
-        for path in source.chapter_paths(Path(self.app.srcdir, "book")):
+        for path in statements.chapter_paths(Path(self.app.srcdir, "book")):
             docname = f"book/{path.stem}"
             if docname in self.app.env.found_docs:
                 link = self.link(self.app.env.titles[docname].astext(), docname)
                 yield link, docname, path, self.status["chapters"].get(path.stem)
 
     def all_statements(self):
-        tests = source.tests(Path(self.app.srcdir, "tests"))
+        tests = statements.tests(Path(self.app.srcdir, "tests"))
         for heading, docname, path, entry in self.chapters():
-            notebook = source.read(path)
-            checked = source.checks(notebook)
+            notebook = statements.read(path)
+            checked = statements.checks(notebook)
             state = entry["date"] if entry else "not run"
             rows = []
-            for s in source.statements(source.markdown(notebook)):
+            for s in statements.statements(statements.markdown(notebook)):
                 names = tests.get(s.number, [])
                 about = [line(self.link(s.name, docname, s.anchor), f" {s.title}")]
                 about += [line(nodes.literal("", name)) for name in names]

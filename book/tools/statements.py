@@ -79,9 +79,13 @@ def checks(notebook) -> dict[str, int]:
 
 
 def tests(folder: Path = ROOT / "tests") -> dict[str, list[str]]:
-    """Number of a statement -> `file::function` of each test that is marked with it."""
+    """Number of a statement -> `file::function` of each test that is marked with it.
+
+    Files are named from the folder of the tests on.
+    """
     found: dict[str, list[str]] = {}
-    for path in sorted(folder.glob("test_*.py")):
+    for path in sorted(folder.rglob("test_*.py")):
+        name = path.relative_to(folder).as_posix()
         for node in ast.walk(ast.parse(path.read_text())):
             for mark in getattr(node, "decorator_list", []):
                 if (
@@ -89,7 +93,7 @@ def tests(folder: Path = ROOT / "tests") -> dict[str, list[str]]:
                     and ast.unparse(mark.func) == "pytest.mark.statement"
                 ):
                     for number in map(ast.literal_eval, mark.args):
-                        found.setdefault(number, []).append(f"{path.name}::{node.name}")
+                        found.setdefault(number, []).append(f"{name}::{node.name}")
     return found
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import statements as source
+import statements
 import sync
 from statements import Chapter
 
@@ -25,7 +25,7 @@ ALLOWED = {
 SECTIONS = ("When it fails", "Exercises", "Summary", "Further reading")
 EQUATION = re.compile(r"\\tag\{([^}]*)\}")
 EXERCISE = re.compile(r"^\*\*Exercise (\d+\.\d+)\*\*", re.MULTILINE)
-SOLUTION = "<details><summary>Solution</summary>\n\n"
+SOLUTION_START = "<details><summary>Solution</summary>\n\n"
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 FORMULA = re.compile(r"\$\$.*?\$\$|\$[^$]+\$|`[^`]+`", re.DOTALL)
 UNPORTABLE = {
@@ -37,8 +37,10 @@ UNPORTABLE = {
     "a footnote": r"\[\^\w+\]",
     "a control character, as of a lost backslash,": r"[\x00-\x09\x0b-\x1f]",
 }
-MACHINE = re.compile(r"(?<![\w.])/(home|root|tmp|usr|work|Users)/|\b[A-Z]:\\\\?[A-Z]")
-DRAWING = re.compile(r"(plt|pyplot|plotting)\.(?!use_style|rcParams|close)\w+$")
+MACHINE_PATH = re.compile(
+    r"(?<![\w.])/(home|root|tmp|usr|work|Users)/|\b[A-Z]:\\\\?[A-Z]"
+)
+DRAWING_CALL = re.compile(r"(plt|pyplot|plotting)\.(?!use_style|rcParams|close)\w+$")
 
 
 def in_order(chapter: Chapter, kind: str, numbers: list[str]) -> Iterator[str]:
@@ -70,7 +72,9 @@ def numbering(chapter: Chapter) -> Iterator[str]:
     yield from in_order(chapter, "equation", EQUATION.findall(chapter.text))
     yield from in_order(chapter, "figure", chapter.figures)
     for line in re.findall(r"^#+ .*$", chapter.text, flags=re.MULTILINE):
-        if source.NAME.match(line.lstrip("# ")) and not source.HEADING.fullmatch(line):
+        if statements.NAME.match(
+            line.lstrip("# ")
+        ) and not statements.HEADING.fullmatch(line):
             yield f"the heading {line!r} is not of the form '### Kind N.k (Title)'"
 
 
@@ -78,8 +82,11 @@ def references(chapter: Chapter) -> Iterator[str]:
     """Numbers that the text mentions must exist."""
     known = {s.name for s in chapter.statements}
     for path in chapter.path.parent.glob("[0-9][0-9]_*.ipynb"):
-        known |= {s.name for s in source.statements(source.markdown(source.read(path)))}
-    for mention in source.NAME.finditer(chapter.text):
+        known |= {
+            s.name
+            for s in statements.statements(statements.markdown(statements.read(path)))
+        }
+    for mention in statements.NAME.finditer(chapter.text):
         if mention[0] not in known:
             yield f"{mention[0]} is mentioned but not stated"
     plain = FORMULA.sub("", chapter.text)
@@ -95,7 +102,7 @@ def references(chapter: Chapter) -> Iterator[str]:
 def sets_equal(chapter: Chapter) -> Iterator[str]:
     """Statements, check cells and marked tests must be the same set."""
     stated = {s.number for s in chapter.statements}
-    checked = set(source.checks(chapter.notebook))
+    checked = set(statements.checks(chapter.notebook))
     tested = {n for n in chapter.tests if n.split(".")[0] == chapter.number}
     for number in sorted(stated | checked | tested):
         for have, what in (
@@ -120,7 +127,7 @@ def statements_complete(chapter: Chapter) -> Iterator[str]:
 
 
 def checks_assert(chapter: Chapter) -> Iterator[str]:
-    found = source.checks(chapter.notebook)
+    found = statements.checks(chapter.notebook)
     for statement in chapter.statements:
         index = found.get(statement.number)
         if index is None:
@@ -128,7 +135,7 @@ def checks_assert(chapter: Chapter) -> Iterator[str]:
         above = "\n\n".join(
             c.source for c in chapter.cells[:index] if c.cell_type == "markdown"
         )
-        if statement not in source.statements(above):
+        if statement not in statements.statements(above):
             yield f"the check of {statement.number} stands before its statement"
         tree = ast.parse(chapter.cells[index].source)
         if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
@@ -143,7 +150,7 @@ def exercises(chapter: Chapter) -> Iterator[str]:
         yield f"there are {len(numbers)} exercises, not 5 to 8"
     for number, body in zip(numbers, EXERCISE.split(chapter.text)[2::2], strict=True):
         answer = re.split(r"^## ", body, flags=re.MULTILINE)[0]
-        if SOLUTION not in answer or "\n\n</details>" not in answer:
+        if SOLUTION_START not in answer or "\n\n</details>" not in answer:
             yield f"exercise {number} has no hidden solution"
     for cell in chapter.code:
         hidden = "hide-cell" in cell.metadata.get("tags", [])
@@ -162,8 +169,10 @@ def exercises(chapter: Chapter) -> Iterator[str]:
 
 def page_links(path: Path, text: str) -> Iterator[str]:
     """Links of a page lead to a file, an anchor or another site; images have a text."""
-    own = source.anchors(text)
-    for bang, label, target in LINK.findall(re.sub(r"`[^`]*`", "", source.prose(text))):
+    own = statements.anchors(text)
+    for bang, label, target in LINK.findall(
+        re.sub(r"`[^`]*`", "", statements.prose(text))
+    ):
         if bang and not label.strip():
             yield f"the image {target} has no alternative text"
         if re.match(r"(https?|mailto):", target):
@@ -177,18 +186,18 @@ def page_links(path: Path, text: str) -> Iterator[str]:
 
 def anchors_of(path: Path) -> set[str]:
     notebook = path.suffix == ".ipynb"
-    return source.anchors(
-        source.markdown(source.read(path)) if notebook else path.read_text()
+    return statements.anchors(
+        statements.markdown(statements.read(path)) if notebook else path.read_text()
     )
 
 
 def links(chapter: Chapter) -> Iterator[str]:
-    yield from page_links(chapter.path, source.markdown(chapter.notebook))
+    yield from page_links(chapter.path, statements.markdown(chapter.notebook))
 
 
 def portable(chapter: Chapter) -> Iterator[str]:
     """Only Markdown that shows the same in Jupyter, Colab, code hosts and the book."""
-    text = source.markdown(chapter.notebook)
+    text = statements.markdown(chapter.notebook)
     for what, pattern in UNPORTABLE.items():
         if match := re.search(pattern, text, flags=re.MULTILINE):
             yield f"{what} shows as raw text outside the book: {match[0]!r}"
@@ -219,7 +228,7 @@ def draws(cell) -> bool:
     nodes = list(ast.parse(cell.source).body)
     while nodes:
         node = nodes.pop()
-        if isinstance(node, ast.Call) and DRAWING.match(ast.unparse(node.func)):
+        if isinstance(node, ast.Call) and DRAWING_CALL.match(ast.unparse(node.func)):
             return True
         if not isinstance(node, ast.FunctionDef | ast.Lambda):
             nodes.extend(ast.iter_child_nodes(node))
@@ -235,7 +244,7 @@ def figures(chapter: Chapter) -> Iterator[str]:
         slider = re.search(r"^frames\(", cell.source, flags=re.MULTILINE)
         if draws(cell) and not slider and len(alt) < 20:
             yield f"cell {cell.id} draws without alternative text in mystnb.image.alt"
-        captioned = any(source.CAPTION.search(c.source) for c in (cell, below) if c)
+        captioned = any(statements.CAPTION.search(c.source) for c in (cell, below) if c)
         if (alt or slider) and not captioned:
             yield f"cell {cell.id} draws without a caption '*Figure N.k. ...*' below"
 
@@ -271,7 +280,7 @@ def imports(chapter: Chapter) -> Iterator[str]:
 
 def machine_paths(chapter: Chapter) -> Iterator[str]:
     for cell in chapter.cells:
-        if match := MACHINE.search(cell.source):
+        if match := MACHINE_PATH.search(cell.source):
             yield f"cell {cell.id} contains a path of some machine: {match[0]}"
 
 

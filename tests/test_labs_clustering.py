@@ -22,7 +22,7 @@ from balance.labs.clustering import (
 PRESET = replace(CLUSTERING_SMOKE, prototypes=4, iterations=100)
 
 
-def planted(n=300, classes=4, width=12, noise=0.4, number=6):
+def planted_pictures(n=300, classes=4, width=12, noise=0.4, number=6):
     """Views that are noisy copies of points around several centers."""
     rng = np.random.default_rng(0)
     labels = rng.integers(classes, size=n)
@@ -46,25 +46,25 @@ class Recorder:
 
 def recorded(stop=10, **changes):
     codes = Recorder()
-    train_clusters(planted(), replace(PRESET, **changes), assign=codes, stop=stop)
+    train_clusters(planted_pictures(), replace(PRESET, **changes), assign=codes, stop=stop)
     return codes.seen
 
 
 @pytest.mark.parametrize("sweeps", [1, 3])
 def test_balanced_codes_find_planted_clusters(sweeps):
-    history = train_clusters(planted(), PRESET, assign=sweeps).history
+    history = train_clusters(planted_pictures(), PRESET, assign=sweeps).history
     assert history[-1]["nmi"] > 0.9 > 0.6 > history[0]["nmi"]
     assert history[-1]["usage_entropy"] > 0.95
 
 
 def test_codes_without_balancing_collapse():
-    run = train_clusters(planted(), PRESET, assign=0)
+    run = train_clusters(planted_pictures(), PRESET, assign=0)
     assert run.history[-1]["usage_entropy"] < 0.5
     assert run.history[-1]["loss"] < 0.1 < run.history[0]["loss"]
 
 
 def test_seed_decides_all_and_global_state_nothing():
-    data = planted()
+    data = planted_pictures()
     torch.manual_seed(1)
     first = train_clusters(data, PRESET, seed=5, stop=50)
     torch.manual_seed(2)
@@ -77,7 +77,7 @@ def test_seed_decides_all_and_global_state_nothing():
 
 
 def test_stop_changes_nothing_and_arms_share_their_start():
-    data = planted()
+    data = planted_pictures()
     short, whole, other = (train_clusters(data, PRESET, assign=k, stop=s) for k, s in ((3, 50), (3, None), (0, 50)))
     assert [entry["iteration"] for entry in short.history] == [0, 50]
     assert short.history == whole.history[:2]
@@ -87,7 +87,7 @@ def test_stop_changes_nothing_and_arms_share_their_start():
 
 
 def test_a_run_is_what_its_network_says():
-    data = planted()
+    data = planted_pictures()
     run = train_clusters(data, PRESET)
     assert run.clusters.shape == (3, 300)
     np.testing.assert_array_equal(run.clusters[-1], run.network.scores(data.inputs).argmax(1).numpy())
@@ -101,7 +101,7 @@ def test_a_run_is_what_its_network_says():
 
 def test_measures_of_the_codes():
     codes = Recorder(sweeps=3)
-    history = train_clusters(planted(), PRESET, assign=codes, stop=50).history
+    history = train_clusters(planted_pictures(), PRESET, assign=codes, stop=50).history
     for entry in history:
         largest = assignments(codes.seen[entry["iteration"]]).amax(-1)
         assert entry["peak"] == pytest.approx(largest.mean().item())
@@ -110,7 +110,7 @@ def test_measures_of_the_codes():
 
 def test_the_first_loss_is_swapped():
     codes = Recorder(sweeps=1)
-    loss = train_clusters(planted(), PRESET, assign=codes, stop=0).history[0]["loss"]
+    loss = train_clusters(planted_pictures(), PRESET, assign=codes, stop=0).history[0]["loss"]
     a, b = codes.seen[0]
     targets = [assignments(scores, sweeps=1) for scores in (a, b)]
     right, wrong = (
@@ -209,7 +209,7 @@ def test_presets_are_checked(changes, message):
 
 
 def test_arguments_are_checked():
-    data = planted()
+    data = planted_pictures()
     with pytest.raises(ValueError, match="one view"):
         train_clusters(replace(data, views=data.views[:1]), PRESET)
     with pytest.raises(ValueError, match="sweeps = -1"):

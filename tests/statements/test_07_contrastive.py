@@ -9,16 +9,13 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
 from balance import data_balance, kl_divergence, marginal, project
-from balance.contrastive import balanced_loss, log_balance
+from balance.contrastive import balanced_loss
 from balance.operators import conditional_mean, markov_svd
+from helpers import uniform
 
 
-def random_scores(m, seed, size=1.5):
+def gaussian_scores(m, seed, size=1.5):
     return size * np.random.default_rng(seed).normal(size=(m, m))
-
-
-def uniform(m):
-    return np.full(m, 1 / m)
 
 
 def balanced(scores, steps, first=0):
@@ -31,7 +28,7 @@ def limit(scores):
     return data_balance(np.exp(scores), (uniform(m), uniform(m)), tol=1e-14).table
 
 
-def half(scores, steps, first=0):
+def half_loss(scores, steps, first=0):
     """The divergence of the table of pairs from the balanced table, by `data_balance`."""
     return kl_divergence(np.eye(len(scores)) / len(scores), balanced(scores, steps, first))
 
@@ -43,14 +40,14 @@ def loss(scores, steps):
 @pytest.mark.statement("7.1")
 @pytest.mark.parametrize("m", [2, 5, 9])
 def test_losses_are_divergences(m):
-    scores = random_scores(m, seed=m)
+    scores = gaussian_scores(m, seed=m)
     for k in range(6):
-        assert loss(scores, k) == pytest.approx((half(scores, k) + half(scores, k, 1)) / 2, abs=1e-12)
+        assert loss(scores, k) == pytest.approx((half_loss(scores, k) + half_loss(scores, k, 1)) / 2, abs=1e-12)
 
 
 @pytest.mark.statement("7.1")
 def test_formulas_for_no_one_and_two_steps():
-    scores, m = random_scores(6, seed=1), 6
+    scores, m = gaussian_scores(6, seed=1), 6
     assert loss(scores, 0) == pytest.approx(logsumexp(scores) - np.trace(scores) / m - math.log(m), abs=1e-12)
     rows, columns = softmax(scores, axis=1), softmax(scores, axis=0)
     one = -(np.log(np.diag(rows)) + np.log(np.diag(columns))).mean() / 2
@@ -73,7 +70,7 @@ def test_losses_by_hand():
 @pytest.mark.statement("7.2")
 @pytest.mark.parametrize("first", [0, 1])
 def test_loss_falls_by_the_error_of_the_marginal(first):
-    scores, m = random_scores(6, seed=2), 6
+    scores, m = gaussian_scores(6, seed=2), 6
     table = np.exp(scores) / np.exp(scores).sum()
     value = kl_divergence(np.eye(m) / m, table)
     for k in range(1, 8):
@@ -82,12 +79,12 @@ def test_loss_falls_by_the_error_of_the_marginal(first):
         table = project(table, uniform(m), axis)
         value -= error
         assert error > 0
-        assert half(scores, k, first) == pytest.approx(value, abs=1e-12)
+        assert half_loss(scores, k, first) == pytest.approx(value, abs=1e-12)
 
 
 @pytest.mark.statement("7.2")
 def test_joint_loss_is_clip_and_a_penalty():
-    scores, m = random_scores(7, seed=3), 7
+    scores, m = gaussian_scores(7, seed=3), 7
     table = np.exp(scores) / np.exp(scores).sum()
     penalty = sum(kl_divergence(uniform(m), marginal(table, axis)) for axis in (0, 1)) / 2
     assert loss(scores, 0) == pytest.approx(loss(scores, 1) + penalty, rel=1e-12)
@@ -101,7 +98,7 @@ def test_joint_loss_is_clip_and_a_penalty():
 @pytest.mark.statement("7.3")
 @pytest.mark.parametrize(("rows", "columns", "steps", "first"), [(1, 0, 1, 0), (0, 1, 1, 1), (1, 1, 2000, 0)])
 def test_steps_minimize_over_offsets(rows, columns, steps, first):
-    scores, m = random_scores(5, seed=4), 5
+    scores, m = gaussian_scores(5, seed=4), 5
 
     def shifted(offsets):
         a, b = np.split(offsets, 2)
@@ -111,7 +108,7 @@ def test_steps_minimize_over_offsets(rows, columns, steps, first):
         return logsumexp(shifted(offsets)) - np.trace(shifted(offsets)) / m - math.log(m)
 
     best = minimize(joint, np.zeros(2 * m), method="BFGS", tol=1e-9)
-    assert best.fun == pytest.approx(half(scores, steps, first), abs=1e-9)
+    assert best.fun == pytest.approx(half_loss(scores, steps, first), abs=1e-9)
     table = softmax(shifted(best.x))
     for axis, right in ((0, rows), (1, columns)):
         assert np.allclose(marginal(table, axis), 1 / m, atol=1e-5) == bool(right)
@@ -121,21 +118,21 @@ def test_steps_minimize_over_offsets(rows, columns, steps, first):
 @pytest.mark.parametrize("steps", [0, 1, 2, 3, 6])
 def test_what_is_left_free(steps):
     rng = np.random.default_rng(5)
-    scores, a, b = random_scores(5, seed=5), rng.normal(size=(5, 1)), rng.normal(size=5)
+    scores, a, b = gaussian_scores(5, seed=5), rng.normal(size=(5, 1)), rng.normal(size=5)
     assert loss(scores + 3, steps) == pytest.approx(loss(scores, steps), abs=1e-12)
     if steps:
-        assert half(scores + a, steps) == pytest.approx(half(scores, steps), abs=1e-12)
-        assert half(scores + b, steps, 1) == pytest.approx(half(scores, steps, 1), abs=1e-12)
+        assert half_loss(scores + a, steps) == pytest.approx(half_loss(scores, steps), abs=1e-12)
+        assert half_loss(scores + b, steps, 1) == pytest.approx(half_loss(scores, steps, 1), abs=1e-12)
     top = np.log(limit(scores))
     for offset in (a + 0 * b, 0 * a + b, a + b):
         assert loss(top + offset, steps) > loss(top, steps) + 1e-7
-    assert half(top + b, steps) > half(top, steps) + 1e-7
+    assert half_loss(top + b, steps) > half_loss(top, steps) + 1e-7
 
 
 @pytest.mark.statement("7.4")
 def test_limit_leaves_all_offsets_free():
     rng = np.random.default_rng(6)
-    scores = random_scores(5, seed=6)
+    scores = gaussian_scores(5, seed=6)
     shifted = scores + rng.normal(size=(5, 1)) + rng.normal(size=5)
     assert loss(shifted, 3000) == pytest.approx(loss(scores, 3000), abs=1e-10)
     assert abs(loss(shifted, 2) - loss(scores, 2)) > 1e-4
@@ -158,16 +155,16 @@ def gradient(scores, k):
 @pytest.mark.statement("7.5")
 @pytest.mark.parametrize("k", [1, 2, 3, 4, 7])
 def test_gradient_through_the_steps(k):
-    scores, step = random_scores(4, seed=7), 1e-5
+    scores, step = gaussian_scores(4, seed=7), 1e-5
     formula, offsets = gradient(scores, k)
     for x in range(4):
         column = step * np.eye(4)[x]
-        slope = (half(scores + column, k) - half(scores - column, k)) / (2 * step)
+        slope = (half_loss(scores + column, k) - half_loss(scores - column, k)) / (2 * step)
         assert slope == pytest.approx(offsets[x], abs=1e-9)
         for y in range(4):
             cell = np.zeros((4, 4))
             cell[x, y] = step
-            slope = (half(scores + cell, k) - half(scores - cell, k)) / (2 * step)
+            slope = (half_loss(scores + cell, k) - half_loss(scores - cell, k)) / (2 * step)
             assert slope == pytest.approx(formula[x, y], abs=1e-9)
     np.testing.assert_allclose(formula.sum(axis=1), 0, atol=1e-12)
     np.testing.assert_allclose(formula.sum(axis=0), offsets, atol=1e-12)
@@ -176,7 +173,7 @@ def test_gradient_through_the_steps(k):
 @pytest.mark.statement("7.6")
 @pytest.mark.parametrize("k", [0, 1, 2, 3, 4])
 def test_curvature_in_small_offsets(k):
-    table = limit(random_scores(6, seed=8, size=1.0))
+    table = limit(gaussian_scores(6, seed=8, size=1.0))
     svd = markov_svd(table)
     s = svd.singular_values[1:]
     a, b = np.random.default_rng(9).normal(size=(2, 6))
@@ -187,7 +184,7 @@ def test_curvature_in_small_offsets(k):
         return (value(np.log(table) + size * offset) - value(np.log(table))) / size**2
 
     sight = s ** (2 * k - 2.0) * (1 - s**2) / 2 if k else np.full(5, 0.5)
-    assert rise(lambda t: half(t, k), 0 * a[:, None] + b) == pytest.approx(np.sum(sight * b_j**2), rel=0.01)
+    assert rise(lambda t: half_loss(t, k), 0 * a[:, None] + b) == pytest.approx(np.sum(sight * b_j**2), rel=0.01)
     terms = sight * (a_j**2 + b_j**2) / 2
     if k == 0:
         terms = (a_j**2 + b_j**2 + 2 * s * a_j * b_j) / 2
@@ -197,7 +194,7 @@ def test_curvature_in_small_offsets(k):
 @pytest.mark.statement("7.6")
 def test_offset_passes_through_conditional_means():
     """The same curvature without singular values: squared norms of alternating conditional means."""
-    table = limit(random_scores(5, seed=10, size=1.0))
+    table = limit(gaussian_scores(5, seed=10, size=1.0))
     b = np.random.default_rng(11).normal(size=5)
     b -= b.mean()
     norms, current = [np.mean(b**2)], b
@@ -207,7 +204,7 @@ def test_offset_passes_through_conditional_means():
         current = conditional_mean(table, function, axis)
         norms.append(np.mean(current**2))
         size = 1e-3
-        rise = (half(np.log(table) + size * b, k) - half(np.log(table), k)) / size**2
+        rise = (half_loss(np.log(table) + size * b, k) - half_loss(np.log(table), k)) / size**2
         assert rise == pytest.approx((norms[k - 1] - norms[k]) / 2, rel=0.01)
 
 
@@ -218,7 +215,7 @@ def population_loss(weights, scores, k, first):
     return -np.sum(weights * np.log(np.diag(table) / weights**2))
 
 
-def influence(scores, k):
+def influence_of_pairs(scores, k):
     """Values at the pairs, equally likely, of the function of the theorem; X-first half."""
     n = len(scores)
     densities = [n**2 * balanced(scores, j) for j in range(k + 1)]
@@ -237,21 +234,21 @@ def influence(scores, k):
 @pytest.mark.parametrize("k", [0, 1, 2, 3, 6])
 def test_derivative_of_the_loss_in_the_law(k):
     rng = np.random.default_rng(12)
-    n, scores = 12, random_scores(12, seed=12) + rng.normal(size=(12, 1)) + rng.normal(size=12)
+    n, scores = 12, gaussian_scores(12, seed=12) + rng.normal(size=(12, 1)) + rng.normal(size=12)
     tilt = rng.normal(size=n)
     tilt = (tilt - tilt.mean()) / n
     for first, table in ((0, scores), (1, scores.T)):
         ends = [population_loss(1 / n + sign * 1e-5 * tilt, scores, k, first) for sign in (1, -1)]
-        assert (ends[0] - ends[1]) / 2e-5 == pytest.approx(tilt @ influence(table, k), abs=1e-8)
+        assert (ends[0] - ends[1]) / 2e-5 == pytest.approx(tilt @ influence_of_pairs(table, k), abs=1e-8)
 
 
 @pytest.mark.statement("7.7")
 def test_loss_of_a_batch_is_a_function_of_its_law():
     """Pairs that occur twice get two rows, or one of twice the weight."""
-    scores, draws = random_scores(5, seed=13), np.array([0, 0, 1, 2, 2, 2, 3, 4])
+    scores, draws = gaussian_scores(5, seed=13), np.array([0, 0, 1, 2, 2, 2, 3, 4])
     weights = np.bincount(draws) / 8
     for k in range(5):
-        batch = half(scores[np.ix_(draws, draws)], k)
+        batch = half_loss(scores[np.ix_(draws, draws)], k)
         assert batch == pytest.approx(math.log(8) + population_loss(weights, scores, k, 0), abs=1e-12)
 
 
@@ -259,25 +256,12 @@ def test_loss_of_a_batch_is_a_function_of_its_law():
 def test_variance_over_batches():
     rng = np.random.default_rng(14)
     offsets = 0.7 * (rng.normal(size=(30, 1)) + rng.normal(size=30))
-    scores = random_scores(30, seed=14, size=0.8) + offsets
+    scores = gaussian_scores(30, seed=14, size=0.8) + offsets
     draws = rng.integers(30, size=(1000, 120))
     stack = torch.tensor(scores)[draws[:, :, None], draws[:, None, :]]
     spread = {k: 120 * balanced_loss(stack, steps=k).var().item() for k in (0, 1, 2, 9)}
     for k, measured in spread.items():
-        predicted = np.var((influence(scores, k) + influence(scores.T, k)) / 2)
+        predicted = np.var((influence_of_pairs(scores, k) + influence_of_pairs(scores.T, k)) / 2)
         assert measured == pytest.approx(predicted, rel=0.15)
     end = -np.log(30**2 * np.diag(limit(scores)))
-    np.testing.assert_allclose(np.var(influence(scores, 60)), np.var(end), rtol=1e-8)
-
-
-def test_nothing_but_offsets():
-    rng = np.random.default_rng(15)
-    scores = rng.normal(size=(6, 1)) + rng.normal(size=6)
-    excess = [loss(scores, k) - math.log(6) for k in range(4)]
-    assert excess[0] == pytest.approx(2 * excess[1], rel=1e-12)
-    assert excess[2:] == pytest.approx([0, 0], abs=1e-12)
-
-
-def test_log_balance_of_the_limit_stays():
-    table = torch.tensor(limit(random_scores(5, seed=16)))
-    torch.testing.assert_close(log_balance(table.log(), steps=3).exp(), table)
+    np.testing.assert_allclose(np.var(influence_of_pairs(scores, 60)), np.var(end), rtol=1e-8)

@@ -5,18 +5,14 @@ Tolerances: losses within 2 percent and shares within 0.02, since arithmetic dif
 
 import numpy as np
 import pytest
+import torch
 
+from balance.contrastive import balanced_loss
 from balance.datasets import load_results
 from experiments import contrastive as experiments
+from helpers import stored
 
 SHARES = ("zero_shot", "image_to_text", "text_to_image", "cured", "probe")
-
-
-def stored(name, row):
-    keys = {key: value for key, value in row.items() if key in (*experiments.GRIDS[name][0], "iteration", "k")}
-    found = load_results(f"contrastive_{name}").where(**keys)
-    assert len(found) == 1
-    return {column: found[column][0] for column in found.columns if column not in keys}
 
 
 def test_training():
@@ -24,7 +20,7 @@ def test_training():
     assert cell in experiments.GRIDS["training"]
     row = experiments.measure_training(cell, stop=100)[-1]
     assert row["iteration"] == 100
-    for column, value in stored("training", row).items():
+    for column, value in stored("contrastive_training", experiments.GRIDS["training"], row).items():
         tolerance = {"abs": 0.02} if column.startswith(SHARES) else {"rel": 0.02}
         assert row[column] == pytest.approx(value, **tolerance), column
 
@@ -33,7 +29,7 @@ def test_marginals():
     cell = {"encoder": "good", "heads": "initial", "seed": 0}
     assert cell in experiments.GRIDS["marginals"]
     for row in experiments.measure_marginals(cell):
-        for column, value in stored("marginals", row).items():
+        for column, value in stored("contrastive_marginals", experiments.GRIDS["marginals"], row).items():
             assert row[column] == pytest.approx(value, abs=0.005), (row["k"], column)
 
 
@@ -41,7 +37,7 @@ def test_variance():
     cell = {"encoder": "good", "heads": "initial", "batch_size": 32, "seed": 0}
     assert cell in experiments.GRIDS["variance"]
     for row in experiments.measure_variance(cell):
-        for column, value in stored("variance", row).items():
+        for column, value in stored("contrastive_variance", experiments.GRIDS["variance"], row).items():
             assert row[column] == pytest.approx(value, rel=0.05), (row["k"], column)
 
 
@@ -56,10 +52,6 @@ def test_variance_of_the_gradient_is_the_trace_of_its_covariance():
     """Against a matrix of all gradients, for few batches."""
     cell = {"encoder": "good", "heads": "initial", "batch_size": 32, "seed": 0}
     row = experiments.measure_variance(cell, steps=(2,), number=5)[0]
-    import torch
-
-    from balance.contrastive import balanced_loss
-
     heads = experiments.trained_heads("good", None, 0)
     gradients = []
     for batch in experiments.batches(experiments.benchmark("good"), 32, 5):

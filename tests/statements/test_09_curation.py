@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 from balance import Records, data_balance
 from balance.curation import capped_target, curate, effective_sample_size, metaclip_inclusion
 from balance.sampling import count_keywords, poisson_sample, resample, stream_weights, weighted_reservoir
+from helpers import uniform
 
 DIVERGENCES = {
     "KL": lambda p, q: np.sum(p * np.log(p / q)),
@@ -40,10 +41,6 @@ def one_keyword_each(seed, n=15, keywords=5):
 
 def shares(table):
     return (table / table.sum(axis=1, keepdims=True)).mean(axis=0)
-
-
-def uniform(n):
-    return np.full(n, 1 / n)
 
 
 def masses(table, target):
@@ -180,7 +177,7 @@ def curated_mean(table, values, law, target):
     return result.table.sum(axis=1) @ values
 
 
-def influence(table, values, law, target):
+def influence_of_mean(table, values, law, target):
     part = table / table.sum(axis=1, keepdims=True)
     r = law @ part
     theta = (law * values) @ part / r
@@ -192,7 +189,7 @@ def test_influence_function_is_the_derivative():
     rng, table = np.random.default_rng(4), kinds(3)
     law, other, target = rng.dirichlet(np.ones(7)), rng.dirichlet(np.ones(7)), rng.dirichlet(np.ones(3))
     values = rng.normal(size=7)
-    psi = influence(table, values, law, target)
+    psi = influence_of_mean(table, values, law, target)
     ends = [curated_mean(table, values, law + s * 1e-5 * (other - law), target) for s in (1, -1)]
     assert (ends[0] - ends[1]) / 2e-5 == pytest.approx((other - law) @ psi, abs=1e-8)
     assert abs(law @ psi) < 1e-12
@@ -207,7 +204,7 @@ def test_variance_of_the_curated_mean():
     draws = rng.multinomial(1500, law, size=4000) / 1500
     part = table / table.sum(axis=1, keepdims=True)
     means = ((draws * values) @ part / (draws @ part)) @ target
-    predicted = law @ influence(table, values, law, target) ** 2
+    predicted = law @ influence_of_mean(table, values, law, target) ** 2
     assert 1500 * means.var() == pytest.approx(predicted, rel=0.1)
 
 
@@ -221,7 +218,7 @@ def test_variance_with_one_keyword_each():
         within = np.average(values[inside] ** 2, weights=law[inside])
         within -= np.average(values[inside], weights=law[inside]) ** 2
         expected += target[y] ** 2 / law[inside].sum() * within
-    assert law @ influence(table, values, law, target) ** 2 == pytest.approx(expected, rel=1e-12)
+    assert law @ influence_of_mean(table, values, law, target) ** 2 == pytest.approx(expected, rel=1e-12)
 
 
 WEIGHTS, VALUES, DRAWS = np.array([0.35, 0.25, 0.2, 0.15, 0.05]), np.array([1.0, -1.0, 2.0, 0.5, 4.0]), 2
