@@ -115,7 +115,7 @@ def balanced_means(
 
 
 def _batch(tables):
-    array = as_array(tables, "tables")
+    array = as_array(tables, "table")
     if array.ndim != 3:
-        raise ValueError(f"tables has {array.ndim} axes: pass one batch of shape (B, m, l)")
+        raise ValueError(f"table has {array.ndim} axes: pass one batch of shape (B, m, l)")
     return array

@@ -41,14 +41,14 @@ class Estimate:
         n minus the number of fitted means, of the variance estimate and of Student's t.
     steps : int
         Half-steps done: 0 if a value was not seen.
-    unseen : tuple of two tuples
-        The values of X and of Y that have a target and no record. Both empty: the event S of the paper.
+    unseen : tuple of tuples, one per variable
+        The values that have a target and no record. All empty: the event S of the paper.
     plain : float
-        Mean of the records, not balanced.
+        Mean of the records with their base weights, not balanced.
     weights : ndarray, shape (n,)
-        Balanced mass of each record; the value is their inner product with the outcomes.
-    table : ndarray, shape (m, l)
-        The balanced table.
+        Balanced mass of each record, of total 1; the value is their inner product with the outcomes.
+    table : ndarray, one axis per variable, or None
+        The balanced table; None if it would have more than a million cells and more cells than there are records.
     """
 
     value: float
@@ -57,10 +57,10 @@ class Estimate:
     level: float
     degrees_of_freedom: int
     steps: int
-    unseen: tuple[tuple[Hashable, ...], tuple[Hashable, ...]]
+    unseen: tuple[tuple[Hashable, ...], ...]
     plain: float
     weights: NDArray[np.float64] = field(repr=False)
-    table: NDArray[np.float64] = field(repr=False)
+    table: NDArray[np.float64] | None = field(repr=False)
 
 
 def estimate(
@@ -129,7 +129,10 @@ def estimate(
     >>> round(result.value, 4), round(result.plain, 4), result.degrees_of_freedom
     (3.85, 3.1667, 3)
     """
-    records = records if isinstance(records, Records) else Records(*records)
+    if not isinstance(records, Records):
+        if not isinstance(records, Sequence) or isinstance(records, str):
+            raise ValueError(f"records is a {type(records).__name__}: pass Records, or a tuple with one column per variable")
+        records = Records(*records)
     problem = read(records, targets, may_miss=True)
     codes, shape = problem.codes, problem.masses.shape
     for axis, target in enumerate(problem.targets):
@@ -142,8 +145,7 @@ def estimate(
     values = checks.as_values(values, (len(records),), "outcome")
     first = checks.check_axis(first, len(shape), "first")
     steps = None if steps is None else checks.check_count(steps, "steps")
-    if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1:
-        raise ValueError(f"level = {level!r}: pass a number between 0 and 1, such as 0.95")
+    level = checks.check_number(level, "level", 0, 1, "a number between 0 and 1, such as 0.95")
     unseen = tuple(
         () if t is None else tuple(problem.label(a, i) for i in np.flatnonzero(problem.sums[a] == 0))
         for a, t in enumerate(problem.targets)
@@ -168,7 +170,7 @@ def estimate(
         value=value,
         standard_error=float(error),
         interval=(float(value - margin), float(value + margin)),
-        level=float(level),
+        level=level,
         degrees_of_freedom=freedom,
         steps=done,
         unseen=unseen,

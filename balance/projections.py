@@ -176,7 +176,10 @@ def project(table: T, target: Any, axis: int) -> T:
     ndim = _axes(table)
     targets = [None] * ndim
     targets[checks.check_axis(axis, ndim)] = target
-    return data_balance(table, targets, steps=1, first=axis).table
+    try:
+        return data_balance(table, targets, steps=1, first=axis).table
+    except ValueError as error:
+        raise ValueError(str(error).replace(f"targets[{axis}]", "target")) from None
 
 
 def data_balance(
@@ -261,13 +264,13 @@ def data_balance(
         steps = checks.check_count(steps, "steps")
     max_steps = checks.check_count(max_steps, "max_steps")
     if tol is not None:
-        tol = _tolerance(tol)
+        tol = checks.check_number(tol, "tol", 0, 1, "a total variation distance between 0 and 1")
+    if not (isinstance(table, Records) and isinstance(targets, Mapping)):
+        targets = as_sequence(targets)
     if is_tensor(table) or (isinstance(table, Scores) and is_tensor(table.values)):
         from balance._engine import tensors
 
         return tensors.balance(table, targets, steps, tol, max_steps, first, keep_iterates)
-    if not isinstance(targets, Mapping):
-        targets = as_sequence(targets)
     if _axes(table) > len(targets) >= 2 and not is_frame(table) and not isinstance(table, Records):
         if keep_iterates:
             raise ValueError("keep_iterates: pass one table at a time; the errors of a stack are in `history`")
@@ -281,12 +284,6 @@ def data_balance(
         result = of_problem(problem, state, trace, tol, first)
     warn_unless_reached(result)
     return result
-
-
-def _tolerance(tol: Any) -> float:
-    if isinstance(tol, bool) or not isinstance(tol, (int, float, np.integer, np.floating)) or not 0 < tol < 1:
-        raise ValueError(f"tol = {tol!r}: pass a total variation distance between 0 and 1")
-    return float(tol)
 
 
 def _axes(table: Any) -> int:

@@ -17,6 +17,8 @@ _SMALL_TABLE = 256
 class Dense(Masses):
     """A table of any number of axes; the first `len(stack)` axes number the tables."""
 
+    every_cell = True
+
     def __init__(self, values: NDArray, axes: int, wrap=lambda values: values):
         self.values, self._wrap = values, wrap
         self.stack, self.shape = values.shape[:-axes], values.shape[-axes:]

@@ -50,7 +50,7 @@ def find_obstruction(state: State, slack: float) -> Obstruction | None:
     with np.errstate(all="ignore"):
         live = masses.spread([(u > 0).astype(np.int8) for u in state.scalings], np.multiply) > 0
         live &= masses.exponents() > NEVER
-        if live.all() and state.stranded is None:
+        if masses.every_cell and live.all() and state.stranded is None:
             # a positive table has a solution for all positive targets
             return None
         marginals = state.marginals()

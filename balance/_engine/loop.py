@@ -57,7 +57,9 @@ class State:
         if self._sums[axis] is None:
             found = None
             if exponent is not None:
-                found = self.masses.ahead(self.values, self.scalings, axis, self._rule(axis, exponent))
+                with np.errstate(all="ignore"):
+                    # where a sum is 0 the half-step itself will find out why
+                    found = self.masses.ahead(self.values, self.scalings, axis, self._rule(axis, exponent))
             if found is None:
                 self._sums[axis] = self.masses.contract(self.values, self.scalings, axis)
             else:

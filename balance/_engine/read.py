@@ -123,12 +123,9 @@ def dense(array: NDArray[np.float64], wrap=lambda values: values) -> tuple[Dense
         total = first.sum()
     if not (least >= 0 and 1 / _TOTAL < total < _TOTAL):
         check_masses(array, "table")
-        array = np.ldexp(array, -int(np.frexp(array.max())[1]))
-        masses, sums = dense(array, wrap)
-        return masses, sums
+        return dense(_centered(array, "table"), wrap)
     masses = Dense(array, array.ndim, wrap)
     masses.total = np.array([total])
-    check_kept(array, total, least, "table")
     if array.ndim == 2:
         return masses, [first, rest] if rows is array else [rest, first]
     return masses, masses.starting_sums()
@@ -170,11 +167,14 @@ def _positive_masses(values: NDArray[np.float64], name: str, locate=None) -> NDA
     check_masses(values, name, locate)
     with np.errstate(over="ignore"):
         total = values.sum()
-    if not 1 / _TOTAL < total < _TOTAL:
-        values = np.ldexp(values, -int(np.frexp(values.max())[1]))
-        total = values.sum()
-    check_kept(values, total, values.min(), name, locate)
-    return values
+    return values if 1 / _TOTAL < total < _TOTAL else _centered(values, name, locate)
+
+
+def _centered(values: NDArray[np.float64], name: str, locate=None) -> NDArray[np.float64]:
+    """Return the masses times the power of two that brings the largest near 1; raise if one would be lost."""
+    scaled = np.ldexp(values, -int(np.frexp(values.max())[1]))
+    check_kept(values, scaled, name, locate)
+    return scaled
 
 
 def _read_logs(values: Any):

@@ -74,8 +74,12 @@ class BalanceResult(Generic[T]):
 
     @property
     def scalings(self) -> tuple[NDArray[np.float64], ...]:
-        """Scaling vectors, one per axis: ``table = start * outer(scalings)``, with the normalized input as start."""
-        return tuple(np.exp(p) for p in self.potentials)
+        """Scaling vectors, one per axis: ``table = start * outer(scalings)``, with the normalized input as start.
+
+        Infinite where a scaling is beyond the doubles; its potential is not.
+        """
+        with np.errstate(over="ignore"):
+            return tuple(np.exp(p) for p in self.potentials)
 
     @property
     def marginals(self) -> tuple[NDArray[np.float64], ...]:

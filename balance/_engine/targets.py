@@ -17,11 +17,14 @@ def as_sequence(targets: Any) -> list:
             "targets is a single mapping or Series: pass a sequence with one target for each axis (for Records made of"
             " a frame, a mapping from the names of its columns to their targets)"
         )
-    if isinstance(targets, (str, bytes)) or not (hasattr(targets, "__iter__") or hasattr(targets, "__getitem__")):
+    if isinstance(targets, (str, bytes, set, frozenset)) or not (hasattr(targets, "__iter__") or hasattr(targets, "__getitem__")):
         raise ValueError(f"targets = {targets!r}: pass a sequence with one target for each axis")
     if getattr(targets, "ndim", 1) == 0:
         raise ValueError("targets is a single number: pass a sequence with one target for each axis")
-    return list(targets)
+    listed = list(targets)
+    if not listed:
+        raise ValueError("targets is empty: pass one target for each axis")
+    return listed
 
 
 class Goal:
@@ -75,9 +78,11 @@ class Goal:
         place = {label: i for i, label in enumerate(self.labels)}
         missing = [label for label in known if label not in place]
         if missing:
+            unknown = [label for label in self.labels if label not in set(known)]
+            instead = f", but one for {unknown[0]!r}, which is no value of that axis" if unknown else ""
             raise ValueError(
-                f"axis {axis} of {what} has the value {missing[0]!r}, {self.name} has no mass for it: add one (0 to give it"
-                " none)"
+                f"axis {axis} of {what} has the value {missing[0]!r}, {self.name} has no mass for it{instead}: correct the"
+                " label, or add a mass (0 to give it none)"
             )
         positions = [place[label] for label in known]
         extra = sorted(set(range(len(self.labels))) - set(positions))
@@ -97,7 +102,7 @@ def as_goals(targets: Any, stacked: bool = False) -> list[Goal | None]:
     ]
     given = [g for g in goals if g is not None]
     if not given:
-        raise ValueError("every target is None: pass at least one, or use marginal to look at the table")
+        raise ValueError("targets are all None: pass at least one, or use marginal to look at the table")
     for goal in given[1:]:
         check_totals(given[0], goal)
     return goals

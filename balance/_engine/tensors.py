@@ -252,6 +252,7 @@ def log_potentials(scores: Tensor, targets: Any, steps: int, first: int) -> tupl
 
     Raises if a value with a target has no finite score: a loss has no place for the flags of a stack.
     """
+    _check_kind(scores, "scores")
     masses = LogTensor(at_least_float32(scores.detach()), 2)
     log_targets = _log_targets(as_goals_of(targets, masses), targets, masses)
     with torch.no_grad(), torch.autocast(scores.device.type, enabled=False):
@@ -260,7 +261,7 @@ def log_potentials(scores: Tensor, targets: Any, steps: int, first: int) -> tupl
         wrong = reduce(torch.logical_or, [(f.isnan() | (f == torch.inf)).any() for f in state.logs])
     if state.stranded is not None or bool(wrong):
         _refuse(masses.logs)
-        raise ValueError("scores: a row or column with a target has no cell left: give it a finite score")
+        raise ValueError("scores: a row or column with a target is empty, all its scores are -inf: give it a finite one")
     return differentiable(scores, state, log_targets, converged=False)
 
 
@@ -301,8 +302,7 @@ def balance(
     """Balance a tensor, or `Scores` of one; see `balance.data_balance`."""
     linear = not isinstance(table, Scores)
     values = table if linear else table.values
-    if values.layout != torch.strided or values.is_complex():
-        raise ValueError(f"table is a {values.dtype} tensor with layout {values.layout}: pass a dense tensor of real numbers")
+    _check_kind(values, "table" if linear else "scores")
     axes = len(as_sequence(targets))
     if axes < 2 or values.ndim < axes:
         raise ValueError(f"{axes} targets for a tensor with {values.ndim} axes: pass one for each axis of a table")
@@ -314,11 +314,16 @@ def balance(
     with torch.no_grad():
         plain = at_least_float32(values.detach())
         _check(plain, linear, axes)
+        if linear:
+            # a constant factor changes neither the result nor its gradient, and leaves room on both sides
+            peak = plain.amax(tuple(range(-axes, 0)), keepdim=True)
+            plain = plain / peak
         masses = LogTensor(plain.log() if linear else plain, axes)
     goals = as_goals_of(targets, masses)
     log_targets = _log_targets(goals, targets, masses)
     fixed = [None if t is None else t.detach() for t in log_targets]
-    complete, safe = None, values
+    scaled = at_least_float32(values) / peak if linear else at_least_float32(values)
+    complete, safe = None, scaled
     with torch.no_grad():
         if stacked:
             complete = _complete(masses, fixed)
@@ -332,15 +337,15 @@ def balance(
         state = TensorState(masses, fixed, linear)
         trace = run(state, steps=steps, tol=tol, max_steps=max_steps, first=first, keep_iterates=keep_iterates)
     if complete is not None:
-        safe = torch.where(keep, values, torch.ones_like(values) if linear else torch.zeros_like(values))
+        safe = torch.where(keep, scaled, torch.ones_like(scaled) if linear else torch.zeros_like(scaled))
     potentials = differentiable(safe, state, log_targets, trace.reason == "tolerance")
     if linear:
         zero = torch.zeros_like(masses.logs)
-        final = at_least_float32(safe) * masses.plus(potentials, logs=zero).exp()
+        final = safe * masses.plus(potentials, logs=zero).exp()
     else:
-        final = masses.plus(potentials, logs=at_least_float32(safe))
+        final = masses.plus(potentials, logs=safe)
     if complete is not None:
-        start = at_least_float32(values)
+        start = scaled
         inner = masses.others(None)
         total = start.sum(inner, keepdim=True) if linear else start.logsumexp(inner, keepdim=True)
         final = torch.where(keep, final, start / total if linear else start - total)
@@ -378,6 +383,11 @@ def _complete(masses: LogTensor, log_targets: list[Tensor | None]) -> Tensor:
     return found
 
 
+def _check_kind(values: Tensor, name: str) -> None:
+    if values.layout != torch.strided or values.is_complex():
+        raise ValueError(f"{name} is a {values.dtype} tensor with layout {values.layout}: pass a dense one of real numbers")
+
+
 def _check(values: Tensor, linear: bool, axes: int) -> None:
     """Raise for what is no table of masses, or of logarithms of masses."""
     name = "table" if linear else "scores"
@@ -391,9 +401,8 @@ def _check(values: Tensor, linear: bool, axes: int) -> None:
         index = wrong.nonzero()[0].tolist()
         what = "is negative: masses are >= 0" if values[tuple(index)] < 0 else "is not a finite number: remove or impute it"
         raise ValueError(f"{entry(name, index)} = {values[tuple(index)].item()} {what}")
-    totals = values.sum(tuple(range(-axes, 0)))
-    if not bool(((totals > 0) & totals.isfinite()).all()):
-        raise ValueError(f"{name}: a table has no mass, or an infinite sum")
+    if not bool((values.amax(tuple(range(-axes, 0))) > 0).all()):
+        raise ValueError(f"{name}: a table has no mass: at least one entry must be positive")
 
 
 def _refuse(scores: Tensor, axes: int = 2) -> None:
