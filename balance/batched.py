@@ -103,10 +103,17 @@ def balanced_means(
     h = checks.as_values(h, stack.shape, "h")
     values = np.empty((len(stack.tables), steps + 1))
 
+    weighted: dict[int, NDArray] = {}
+
     def visit(block, kept, k, state):
-        # sum over cells of u (h P) v, by the contraction of the half-steps
-        weighted = state.masses.contract(state.values * h, state.scalings, 0)
-        values[block, k][kept] = (state.scalings[0] * weighted).sum(axis=-1)
+        # the sum over all cells of u (h P) v is one more contraction, that of h P
+        if k == 0:
+            weighted[block.start] = state.masses.values * h
+        times_h = weighted[block.start] if state.powers is None else state.values * h
+        sums = state.masses.contract(times_h, state.scalings, 0)
+        values[block, k][kept] = np.einsum("bx,bx->b", state.scalings[0], sums)
+        if k == steps:
+            del weighted[block.start]
 
     stack.balance(steps, first, visit=visit)
     off = np.flatnonzero(~stack.complete)

@@ -280,7 +280,15 @@ def data_balance(
         problem = read(table, targets)
         first = checks.check_axis(first, problem.masses.ndim, "first")
         state = State(problem.masses, problem.targets, problem.sums)
-        trace = run(state, steps=steps, tol=tol, max_steps=max_steps, first=first, keep_iterates=keep_iterates)
+        trace = run(
+            state,
+            first=first,
+            steps=steps,
+            tol=tol,
+            max_steps=max_steps,
+            keep_iterates=keep_iterates,
+            measure=keep_iterates or sum(t is not None for t in problem.targets) <= 2,
+        )
         result = of_problem(problem, state, trace, tol, first)
     warn_unless_reached(result)
     return result

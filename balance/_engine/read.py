@@ -149,7 +149,9 @@ def _read_sparse(table: Any):
     if table.dtype.kind not in "biuf":
         raise ValueError(f"table has dtype {table.dtype}: pass real numbers")
     # doubles before duplicates are added up: small integers would wrap
-    array = sparse.csr_array(table.astype(np.float64), copy=True)
+    array = sparse.csr_array(table.astype(np.float64))
+    if array.data is getattr(table, "data", None) or np.may_share_memory(array.data, np.asarray(getattr(table, "data", 0.0))):
+        array = array.copy()
     array.sum_duplicates()
 
     def locate(wrong):

@@ -1,6 +1,6 @@
 """Stacks: many tables balanced at once, in blocks that stay in the cache, shared among the cores.
 
-The tables are worked through in blocks of 2 MB. A block is one state of the loop; its scalings are kept, so that nothing
+The tables are worked through in blocks of 4 MB. A block is one state of the loop; its scalings are kept, so that nothing
 of the size of the stack is written until the balanced tables are asked for. More than one block: as many threads as
 cores, which pays because a contraction of NumPy releases the interpreter.
 """
@@ -23,7 +23,7 @@ from balance._engine.run import Trace, run
 from balance._engine.targets import as_goals, normalized
 from balance.scores import Scores
 
-_BLOCK_BYTES = 1 << 21
+_BLOCK_BYTES = 1 << 22
 
 # (slice of tables, positions in it of the complete ones, half-step, state)
 Visit = Callable[[slice, NDArray[np.intp], int, State], None]
@@ -80,6 +80,7 @@ class Stack:
     ) -> "Stack":
         """Do a fixed number of half-steps on every table; `visit` sees each block after each of them."""
 
+        @np.errstate(all="ignore")
         def work(block: slice) -> None:
             state, kept = self._start(block)
             if state is None:
@@ -100,7 +101,7 @@ class Stack:
         state, kept = self._start(block)
         if state is None:
             return None
-        trace = run(state, steps=None, tol=tol, max_steps=max_steps, first=first, keep_iterates=False)
+        trace = run(state, first=first, tol=tol, max_steps=max_steps)
         self._keep(state, block, kept)
         return trace
 

@@ -335,7 +335,7 @@ def balance(
                     seen = masses.log_sums(masses.logs, axis) > -torch.inf
                     check_reachable(_numpy(target.exp()), _numpy(seen), goal.name, axis, axes)
         state = TensorState(masses, fixed, linear)
-        trace = run(state, steps=steps, tol=tol, max_steps=max_steps, first=first, keep_iterates=keep_iterates)
+        trace = run(state, first=first, steps=steps, tol=tol, max_steps=max_steps, keep_iterates=keep_iterates)
     if complete is not None:
         safe = torch.where(keep, scaled, torch.ones_like(scaled) if linear else torch.zeros_like(scaled))
     potentials = differentiable(safe, state, log_targets, trace.reason == "tolerance")
@@ -351,12 +351,10 @@ def balance(
         final = torch.where(keep, final, start / total if linear else start - total)
     errors = trace.history
     flags = None if complete is None else complete.cpu().numpy()
-    last = errors[-1] if flags is None else errors[-1][flags]
     limit = max(ROUNDING, state.rounding()) if tol is None else tol
     result: BalanceResult[Tensor] = BalanceResult(
         steps=len(errors) - 1,
         reason=trace.reason,
-        converged=bool((last <= limit).all()),
         targets=tuple(None if t is None else _numpy(t.exp()) for t in fixed),
         iterates=None if trace.iterates is None else tuple(trace.iterates),
         complete=flags,
