@@ -19,7 +19,9 @@ class BatchMeans(NamedTuple):
     complete: NDArray[np.bool_]
 
 
-def balance_many(tables: ArrayLike, targets: Sequence[ArrayLike], *, steps: int, first: int = 0) -> BalanceResult[NDArray[np.float64]]:
+def balance_many(
+    tables: ArrayLike, targets: Sequence[ArrayLike], *, steps: int, first: int = 0
+) -> BalanceResult[NDArray[np.float64]]:
     r"""Balance every table of a batch for a fixed number of half-steps.
 
     Where a table has an empty row or column (the complement of the event S of the paper) balancing is not

@@ -325,7 +325,9 @@ def _matrix(values: Tensor) -> Tensor:
     if not isinstance(values, Tensor):
         raise ValueError(f"scores is a {type(values).__name__}: pass a tensor")
     if values.ndim < 2 or 0 in values.shape:
-        raise ValueError(f"scores has shape {tuple(values.shape)}: pass one row for each image, one column for each prototype")
+        raise ValueError(
+            f"scores has shape {tuple(values.shape)}: pass one row for each image, one column for each prototype"
+        )
     return values
 
 

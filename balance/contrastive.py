@@ -188,6 +188,4 @@ def _potentials(scores: Tensor, targets: Sequence[Tensor] | None, steps: int, fi
     if scores.ndim < 2:
         raise ValueError(f"scores has {scores.ndim} axes: pass one row for each image, one column for each text")
     steps, first = check_count(steps, "steps"), check_axis(first, 2, "first")
-    if targets is None:
-        targets = [np.ones(n) / n for n in scores.shape[-2:]]
     return log_potentials(scores, targets, steps, first)

@@ -131,7 +131,9 @@ def estimate(
     """
     if not isinstance(records, Records):
         if not isinstance(records, Sequence) or isinstance(records, str):
-            raise ValueError(f"records is a {type(records).__name__}: pass Records, or a tuple with one column per variable")
+            raise ValueError(
+                f"records is a {type(records).__name__}: pass Records, or a tuple with one column per variable"
+            )
         records = Records(*records)
     problem = read(records, targets, may_miss=True)
     codes, shape = problem.codes, problem.masses.shape

@@ -201,7 +201,9 @@ def _codes(values: NDArray, name: str) -> Column:
         at = int(np.argmin(values))
         raise ValueError(f"{name}[{at}] = {values[at]}: codes are >= 0; for labels of numbers pass strings or floats")
     if values.size and int(values.max()) > np.iinfo(np.intp).max:
-        raise ValueError(f"{name}[{int(np.argmax(values))}] = {values.max()} is too large for a code: pass it as a string")
+        raise ValueError(
+            f"{name}[{int(np.argmax(values))}] = {values.max()} is too large for a code: pass it as a string"
+        )
     return Column(values.astype(np.intp))
 
 
@@ -219,7 +221,9 @@ def _labels(values: Sequence, name: str) -> Column:
         try:
             codes[i] = place.setdefault(value, len(place))
         except TypeError:
-            raise ValueError(f"{name}[{i}] is a {type(value).__name__}: labels are strings, numbers or tuples") from None
+            raise ValueError(
+                f"{name}[{i}] is a {type(value).__name__}: labels are strings, numbers or tuples"
+            ) from None
     return Column(codes, list(place))
 
 

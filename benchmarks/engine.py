@@ -249,8 +249,8 @@ def many(quick: bool) -> list[Row]:
             return [rewrite_table(table, p, q, 4, first=0) for table in tables]
 
         arms = {
-            "balance_many, scalings": Arm(lambda t, g=targets: balance_many(t, g, steps=8), lambda r: r.tables),
-            "balance_many, with the tables": Arm(lambda t, g=targets: balance_many(t, g, steps=8).tables),
+            "balance_many, scalings": Arm(lambda t, g=targets: balance_many(t, g, steps=8), lambda r: r.table),
+            "balance_many, with the tables": Arm(lambda t, g=targets: balance_many(t, g, steps=8).table),
             "the paper's loop": Arm(loop),
         }
         rounds = 3 if quick else number // chunk

@@ -118,7 +118,9 @@ def check_count(value: int, name: str, least: int = 0) -> int:
     return int(value)
 
 
-def check_number(value: Any, name: str, low: float, high: float, what: str, *, ends: tuple[bool, bool] = (False, False)):
+def check_number(
+    value: Any, name: str, low: float, high: float, what: str, *, ends: tuple[bool, bool] = (False, False)
+):
     """Return `value` as a float if it is a real number between two bounds; `ends` says which of them it may be."""
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not real or not (low < value < high or (ends[0] and value == low) or (ends[1] and value == high)):

@@ -150,7 +150,9 @@ def _read_sparse(table: Any):
         raise ValueError(f"table has dtype {table.dtype}: pass real numbers")
     # doubles before duplicates are added up: small integers would wrap
     array = sparse.csr_array(table.astype(np.float64))
-    if array.data is getattr(table, "data", None) or np.may_share_memory(array.data, np.asarray(getattr(table, "data", 0.0))):
+    if array.data is getattr(table, "data", None) or np.may_share_memory(
+        array.data, np.asarray(getattr(table, "data", 0.0))
+    ):
         array = array.copy()
     array.sum_duplicates()
 
@@ -203,7 +205,9 @@ def check_logs(logs: NDArray[np.float64], axes: int) -> None:
     wrong = np.isnan(logs) | (logs == np.inf)
     if wrong.any():
         index = np.argwhere(wrong)[0]
-        raise ValueError(f"{entry('scores', index)} = {logs[tuple(index)]}: scores are finite, or -inf for an empty cell")
+        raise ValueError(
+            f"{entry('scores', index)} = {logs[tuple(index)]}: scores are finite, or -inf for an empty cell"
+        )
     if (logs.max(axis=tuple(range(-axes, 0))) == -np.inf).any():
         raise ValueError("scores has no mass: at least one entry of a table must be finite")
 
@@ -274,7 +278,9 @@ def _on_axis(column: Column, goal: Goal | None, axis: int) -> tuple[NDArray[np.i
             )
         size = len(goal.values)
         if column.ordered and size != len(column.labels or ()):
-            raise ValueError(f"{goal.name} has length {size}, the variable on axis {axis} {len(column.labels or ())} categories")
+            raise ValueError(
+                f"{goal.name} has length {size}, the variable on axis {axis} {len(column.labels or ())} categories"
+            )
         over = int(column.codes.max())
         if over >= size:
             at = int(np.argmax(column.codes))

@@ -148,7 +148,9 @@ class BalanceResult(Generic[T]):
         proof = self.obstruction
         if proof is not None:
             if proof.reachable.size:
-                where = f"the values {self._named(proof.other, proof.reachable)} of axis {proof.other}, the only ones where"
+                where = (
+                    f"the values {self._named(proof.other, proof.reachable)} of axis {proof.other}, the only ones where"
+                )
                 where += " they are positive"
             else:
                 where = "all the values with a cell in common"

@@ -53,7 +53,9 @@ class Stack:
         array = as_doubles(tables.values, "scores") if self.logarithmic else as_array(tables, "table")
         axes = len(goals)
         if axes < 2 or array.ndim < axes:
-            raise ValueError(f"{axes} targets for a {self.name} with {array.ndim} axes: pass one for each axis, None for a free one")
+            raise ValueError(
+                f"{axes} targets for a {self.name} with {array.ndim} axes: pass one for each axis, None for a free one"
+            )
         self.leading, self.shape = array.shape[:-axes], array.shape[-axes:]
         if 0 in self.shape:
             raise ValueError(f"{self.name} has shape {array.shape}: pass at least one value on each axis")

@@ -17,7 +17,9 @@ def as_sequence(targets: Any) -> list:
             "targets is a single mapping or Series: pass a sequence with one target for each axis (for Records made of"
             " a frame, a mapping from the names of its columns to their targets)"
         )
-    if isinstance(targets, (str, bytes, set, frozenset)) or not (hasattr(targets, "__iter__") or hasattr(targets, "__getitem__")):
+    if isinstance(targets, (str, bytes, set, frozenset)) or not (
+        hasattr(targets, "__iter__") or hasattr(targets, "__getitem__")
+    ):
         raise ValueError(f"targets = {targets!r}: pass a sequence with one target for each axis")
     if getattr(targets, "ndim", 1) == 0:
         raise ValueError("targets is a single number: pass a sequence with one target for each axis")
@@ -72,7 +74,9 @@ class Goal:
         """Return the masses in the order of an axis with such labels; without labels the code is the label."""
         if self.labels is None:
             if self.values.shape[-1] != size:
-                raise ValueError(f"{self.name} has length {self.values.shape[-1]}, axis {axis} of {what} has length {size}")
+                raise ValueError(
+                    f"{self.name} has length {self.values.shape[-1]}, axis {axis} of {what} has length {size}"
+                )
             return self.values
         known = range(size) if labels is None else labels
         place = {label: i for i, label in enumerate(self.labels)}
@@ -97,9 +101,7 @@ class Goal:
 
 def as_goals(targets: Any, stacked: bool = False) -> list[Goal | None]:
     """Return targets whose totals agree; None for an axis that is free."""
-    goals = [
-        None if t is None else Goal(t, f"targets[{a}]", stacked) for a, t in enumerate(as_sequence(targets))
-    ]
+    goals = [None if t is None else Goal(t, f"targets[{a}]", stacked) for a, t in enumerate(as_sequence(targets))]
     given = [g for g in goals if g is not None]
     if not given:
         raise ValueError("targets are all None: pass at least one, or use marginal to look at the table")
@@ -122,7 +124,9 @@ def check_totals(first: Goal, other: Goal) -> None:
         )
 
 
-def check_reachable(target: NDArray[np.float64], sums: NDArray[np.float64], name: str, axis: int, ndim: int, label=None):
+def check_reachable(
+    target: NDArray[np.float64], sums: NDArray[np.float64], name: str, axis: int, ndim: int, label=None
+):
     """Raise if a value with a target has no mass in the table."""
     empty = np.flatnonzero((target > 0) & (sums == 0))
     if empty.size:
