@@ -160,12 +160,14 @@ def estimate(
     elif steps != 0:
         result = data_balance(records, targets, steps=steps, first=first)
         weights, done = result.table.weights, result.steps
+    # to convergence all marginals are matched, however few half-steps that took
+    matched = done if steps is not None or any(unseen) else len(shape)
     axes = [a % len(shape) for a in range(first, first + len(shape)) if problem.targets[a % len(shape)] is not None]
     value, n = float(weights @ values), len(records)
-    freedom = n - 1 - sum(shape[a] - 1 for a in axes[:done])
+    freedom = n - 1 - sum(shape[a] - 1 for a in axes[:matched])
     error = margin = np.inf
     if freedom > 0:
-        influence = _influence(problem, weights, values, axes, done if steps is not None or done == 0 else None)
+        influence = _influence(problem, weights, values, axes, matched if steps is not None or any(unseen) else None)
         error = np.sqrt(n / freedom * (weights**2 @ influence**2))
         margin = stdtrit(freedom, (1 + level) / 2) * error
     return Estimate(

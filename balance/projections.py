@@ -216,8 +216,8 @@ def data_balance(
     steps : int, optional
         Number of half-steps, exactly those of the formula. Not together with `tol`.
     tol : float, optional
-        Stop once the total variation distance of every marginal from its target is at most `tol`; 1e-9 if neither is
-        given. With two targets, half-steps may be over-relaxed on the way, except with `keep_iterates`.
+        Stop once the total variation distance of every marginal from its target is at most `tol`; if neither is given
+        1e-9, or for tensors of less precision what rounding leaves. With two targets, half-steps may be over-relaxed on the way, except with `keep_iterates`.
     max_steps : int
         Most half-steps tried for `tol`.
     first : int
@@ -258,8 +258,6 @@ def data_balance(
     """
     if steps is not None and tol is not None:
         raise ValueError("give one of steps (a number of half-steps) and tol (an error), not both")
-    if steps is None and tol is None:
-        tol = 1e-9
     if steps is not None:
         steps = checks.check_count(steps, "steps")
     max_steps = checks.check_count(max_steps, "max_steps")
@@ -271,6 +269,8 @@ def data_balance(
         from balance._engine import tensors
 
         return tensors.balance(table, targets, steps, tol, max_steps, first, keep_iterates)
+    if steps is None and tol is None:
+        tol = 1e-9
     if _axes(table) > len(targets) >= 2 and not is_frame(table) and not isinstance(table, Records):
         if keep_iterates:
             raise ValueError("keep_iterates: pass one table at a time; the errors of a stack are in `history`")

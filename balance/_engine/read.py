@@ -202,11 +202,14 @@ def check_logs(logs: NDArray[np.float64], axes: int) -> None:
     """Raise unless the entries of a table of logarithms, or of a stack, are finite or -inf, not all of them -inf."""
     if logs.size == 0:
         raise ValueError(f"scores has shape {logs.shape}: pass at least one value on each axis")
-    wrong = np.isnan(logs) | (logs == np.inf)
+    # beyond this, rounding takes a thousandth of a mass with it
+    most = 1e-3 / np.finfo(np.float64).eps
+    wrong = np.isnan(logs) | ((logs > -np.inf) & (np.abs(logs) > most))
     if wrong.any():
         index = np.argwhere(wrong)[0]
         raise ValueError(
-            f"{entry('scores', index)} = {logs[tuple(index)]}: scores are finite, or -inf for an empty cell"
+            f"{entry('scores', index)} = {logs[tuple(index)]}: scores are finite, or -inf for an empty cell,"
+            " and not so large that their differences are lost"
         )
     if (logs.max(axis=tuple(range(-axes, 0))) == -np.inf).any():
         raise ValueError("scores has no mass: at least one entry of a table must be finite")

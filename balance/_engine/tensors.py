@@ -374,6 +374,8 @@ def balance(
                     seen = masses.log_sums(masses.logs, axis) > -torch.inf
                     check_reachable(_numpy(target.exp()), _numpy(seen), goal.name, axis, axes)
         state = TensorState(masses, fixed, linear)
+        if steps is None and tol is None:
+            tol = max(1e-9, state.rounding())
         trace = run(state, first=first, steps=steps, tol=tol, max_steps=max_steps, keep_iterates=keep_iterates)
     if complete is not None:
         safe = torch.where(keep, scaled, torch.ones_like(scaled) if linear else torch.zeros_like(scaled))
@@ -452,11 +454,16 @@ def _check(values: Tensor, linear: bool, axes: int) -> None:
 
 
 def _refuse(scores: Tensor, axes: int = 2) -> None:
-    wrong = scores.isnan() | (scores == torch.inf)
+    # beyond this, rounding takes a tenth of a mass with it
+    most = 0.1 / torch.finfo(scores.dtype).eps
+    wrong = scores.isnan() | ((scores > -torch.inf) & (scores.abs() > most))
     if bool(wrong.any()):
         index = wrong.nonzero()[0].tolist()
         value = scores[tuple(index)].item()
-        raise ValueError(f"{entry('scores', index)} = {value}: scores are finite, or -inf for an empty cell")
+        raise ValueError(
+            f"{entry('scores', index)} = {value}: scores are finite, or -inf for an empty cell, and not so large that their"
+            " differences are lost"
+        )
     if bool((scores.amax(tuple(range(-axes, 0))) == -torch.inf).any()):
         raise ValueError("scores has no mass: at least one entry of a table must be finite")
 
