@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from balance._engine import checks
-from balance._engine.numbers import as_doubles
+from balance._engine.numbers import as_doubles, is_series
 from balance._engine.read import Problem, read
 from balance.projections import ConvergenceWarning, data_balance
 from balance.records import Records
@@ -141,6 +141,8 @@ def estimate(
         if target is not None and not target.all():
             value = problem.label(axis, int(np.argmin(target)))
             raise ValueError(f"targets[{axis}]: value {value!r} has mass 0: leave it out, with its records")
+    if is_series(outcome) and records.index is not None and not outcome.index.equals(records.index):
+        raise ValueError("outcome is a Series with another index than the records: bring them into one order")
     values = as_doubles(outcome, "outcome")
     if values.ndim > 1:
         values = checks.as_values(values, shape, "outcome")[codes]
@@ -149,7 +151,7 @@ def estimate(
     steps = None if steps is None else checks.check_count(steps, "steps")
     level = checks.check_number(level, "level", 0, 1, "a number between 0 and 1, such as 0.95")
     unseen = tuple(
-        () if t is None else tuple(problem.label(a, i) for i in np.flatnonzero(problem.sums[a] == 0))
+        () if t is None else tuple(problem.label(a, int(i)) for i in np.flatnonzero(problem.sums[a] == 0))
         for a, t in enumerate(problem.targets)
     )
     base = records.weights / records.weights.sum()

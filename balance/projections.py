@@ -268,7 +268,9 @@ def data_balance(
     if is_tensor(table) or (isinstance(table, Scores) and is_tensor(table.values)):
         from balance._engine import tensors
 
-        return tensors.balance(table, targets, steps, tol, max_steps, first, keep_iterates)
+        result = tensors.balance(table, targets, steps, tol, max_steps, first, keep_iterates)
+        warn_unless_reached(result)
+        return result
     if steps is None and tol is None:
         tol = 1e-9
     if _axes(table) > len(targets) >= 2 and not is_frame(table) and not isinstance(table, Records):

@@ -80,11 +80,11 @@ class Records:
         lengths = [len(column) for column in self.columns]
         if len(set(lengths)) > 1:
             raise ValueError(f"the variables have {', '.join(map(str, lengths))} records: pass one value per record")
-        if self.index is None:
-            indexes = [c.index for c in (*columns, weights) if is_series(c)]
-            if any(not indexes[0].equals(index) for index in indexes[1:]):
-                raise ValueError("two Series differ in their index: bring them into one order, as by one DataFrame")
-            self.index = indexes[0] if indexes else None
+        indexes = [] if self.index is None else [self.index]
+        indexes += [c.index for c in (*columns, weights) if is_series(c)]
+        if any(not indexes[0].equals(index) for index in indexes[1:]):
+            raise ValueError("two Series differ in their index: bring them into one order, as by one DataFrame")
+        self.index = indexes[0] if indexes else None
         n = lengths[0]
         if weights is None:
             self.weights: NDArray[np.float64] = np.full(n, 1 / n)

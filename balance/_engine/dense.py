@@ -90,7 +90,8 @@ class DenseLogs(Dense):
         values = np.exp(logs - top)
         total = values.sum(axis=inner, keepdims=True)
         super().__init__(values / total, axes, wrap)
-        self.logs = logs - (top + np.log(total))
+        # a common offset first: it may be larger than all differences
+        self.logs = (logs - top) - np.log(total)
         self.total = np.ones((*self.stack, 1))
 
     def support(self):

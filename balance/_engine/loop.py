@@ -106,8 +106,11 @@ class State:
         if self._in_range(sums, fresh):
             self.scalings[axis] = fresh
         else:
-            ahead = None
+            ahead, before = None, self.saved()
             self._step_by_powers(axis, exponent, accumulate)
+            if self.stranded is not None:
+                self.restore(before)
+                return
         self._sums = [s if a == axis else None for a, s in enumerate(self._sums)]
         if ahead is not None:
             self._sums[1 - axis] = ahead[3]

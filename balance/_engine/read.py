@@ -182,8 +182,8 @@ def _centered(values: NDArray[np.float64], name: str, locate=None) -> NDArray[np
 
 
 def _read_logs(values: Any):
-    if isinstance(values, Scores) or isinstance(values, Records) or sparse.issparse(values):
-        raise ValueError("Scores: pass an array or a tensor of logarithms")
+    if isinstance(values, Scores | Records) or sparse.issparse(values) or is_frame(values):
+        raise ValueError("Scores: the scores are an array or a tensor of logarithms; of a DataFrame pass `to_numpy()`")
     logs = as_doubles(values, "scores")
     if logs.ndim < 2:
         raise ValueError(f"scores has {logs.ndim} axes: a table has at least 2")

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from balance._engine.feasibility import Obstruction, find_obstruction
+from balance._engine.feasibility import Obstruction, Separation, find_obstruction
 from balance._engine.loop import State
 from balance._engine.read import Problem
 from balance._engine.run import ROUNDING, Trace, run
@@ -55,7 +55,7 @@ class BalanceResult(Generic[T]):
     _first: int = field(repr=False)
     _problem: Any = field(repr=False)
     _history: NDArray[np.float64] | None = field(repr=False)
-    _proof: Obstruction | None = field(repr=False)
+    _proof: Obstruction | Separation | None = field(repr=False)
 
     def __repr__(self) -> str:
         return f"BalanceResult(steps={self.steps}, converged={self.converged}, reason={self.reason!r})"
@@ -126,7 +126,7 @@ class BalanceResult(Generic[T]):
         return float(weights.sum() ** 2 / (weights @ weights))
 
     @cached_property
-    def obstruction(self) -> Obstruction | None:
+    def obstruction(self) -> Obstruction | Separation | None:
         """A proof that no table with this support has these marginals, if the result shows one."""
         if self._proof is not None or self.reason == "tolerance" or not isinstance(self._final, State):
             return self._proof
@@ -146,7 +146,13 @@ class BalanceResult(Generic[T]):
             "infeasible": f"stopped after {self.steps} half-steps at the marginal error {worst:.3g}",
         }[self.reason]
         proof = self.obstruction
-        if proof is not None:
+        if isinstance(proof, Separation):
+            text += (
+                "; no table with this support has these marginals: the functions of result.obstruction have a mean under the"
+                f" targets that is {proof.gap:.3g} larger than their sum on any positive cell. Change the targets, merge"
+                " values, or add mass to an empty cell"
+            )
+        elif proof is not None:
             if proof.reachable.size:
                 where = (
                     f"the values {self._named(proof.other, proof.reachable)} of axis {proof.other}, the only ones where"

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from balance._engine.acceleration import Overrelaxation
-from balance._engine.feasibility import Obstruction, find_obstruction
+from balance._engine.feasibility import Obstruction, Separation, find_obstruction
 from balance._engine.loop import State, cycle_of, half_steps
 
 # What counts as reached when a number of half-steps was asked for.
@@ -28,14 +28,14 @@ class Trace:
     steps : int
     reason : str
     iterates : list or None
-    obstruction : Obstruction or None
+    obstruction : Obstruction, Separation or None
     """
 
     history: NDArray[np.float64] | None
     steps: int
     reason: str
     iterates: list | None
-    obstruction: Obstruction | None
+    obstruction: Obstruction | Separation | None
 
 
 @np.errstate(all="ignore")
@@ -90,11 +90,12 @@ def run(
             reason = "tolerance"
         elif best <= floor and done - best_at >= _PATIENCE:
             reason = "floor"
-        elif done == most or done == look:
+        elif done == most or (done >= look and not (pace and pace.exponent != 1)):
             look *= 2
             proof = find_obstruction(state, max(tol, ROUNDING))
             reason = "infeasible" if proof else "max_steps" if done == most else None
-        elif pace and state.powers is not None:
+        elif pace and (state.powers is not None or done == most - 1):
+            # the last half-step is plain, so that the table has total mass 1
             pace.stop()
         elif pace and done and done % 2 == 0:
             plain = pace.exponent == 1

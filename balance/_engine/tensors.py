@@ -22,7 +22,7 @@ from balance._engine.dense import DenseLogs
 from balance._engine.loop import State, half_steps
 from balance._engine.numbers import entry, is_tensor
 from balance._engine.read import Problem
-from balance._engine.result import BalanceResult, warn_unless_reached
+from balance._engine.result import BalanceResult
 from balance._engine.run import ROUNDING, run
 from balance._engine.targets import Goal, as_goals, as_sequence, check_reachable, normalized
 from balance.scores import Scores
@@ -353,15 +353,25 @@ def balance(
     with torch.no_grad():
         plain = at_least_float32(values.detach())
         _check(plain, linear, axes)
+        # a constant factor changes neither the result nor its gradient, and leaves room on both sides
         if linear:
-            # a constant factor changes neither the result nor its gradient, and leaves room on both sides
             peak = plain.amax(tuple(range(-axes, 0)), keepdim=True)
+            lost = (plain > 0) & (plain / peak < torch.finfo(plain.dtype).tiny).logical_and(plain / peak < plain)
+            if bool(lost.any()):
+                index = lost.nonzero()[0].tolist()
+                raise ValueError(
+                    f"{entry('table', index)} = {plain[tuple(index)].item():.3g} is lost in {plain.dtype} beside the largest"
+                    " entry (of double precision at most): set it to 0, raise it, or pass logarithms as Scores"
+                )
             plain = plain / peak
+        else:
+            peak = plain.amax(tuple(range(-axes, 0)), keepdim=True)
+            plain = plain - peak
         masses = LogTensor(plain.log() if linear else plain, axes)
     goals = as_goals_of(targets, masses)
     log_targets = _log_targets(goals, targets, masses)
     fixed = [None if t is None else t.detach() for t in log_targets]
-    scaled = at_least_float32(values) / peak if linear else at_least_float32(values)
+    scaled = at_least_float32(values) / peak if linear else at_least_float32(values) - peak
     complete, safe = None, scaled
     with torch.no_grad():
         if stacked:
@@ -382,7 +392,11 @@ def balance(
     potentials = differentiable(safe, state, log_targets, trace.reason == "tolerance")
     if linear:
         zero = torch.zeros_like(masses.logs)
-        final = safe * masses.plus(potentials, logs=zero).exp()
+        growth = masses.plus(potentials, logs=zero)
+        positive = torch.where(safe > 0, safe, 1)
+        # at an empty cell the value is 0, and its derivative the product of the scalings
+        empty = safe * growth.exp().clamp(max=torch.finfo(safe.dtype).max)
+        final = torch.where(safe > 0, (positive.log() + torch.where(safe > 0, growth, 0)).exp(), empty)
     else:
         final = masses.plus(potentials, logs=safe)
     if complete is not None:
@@ -407,7 +421,6 @@ def balance(
         _proof=trace.obstruction,
     )
     result.__dict__["table"] = final
-    warn_unless_reached(result)
     return result
 
 
