@@ -26,6 +26,7 @@ __all__ = [
     "simulated_mse",
 ]
 
+# Inclusion and exclusion runs over all sets of rows and of columns: 2 to this power terms take about a second.
 _MOST_VALUES = 20
 
 
@@ -234,11 +235,13 @@ def _functions(joint, h, steps, first):
 
 def _terms(joint, functions, directions):
     """Return F_2 and F_3 of each direction (B, m, l), and the factors (R, G) of the form F_2 at each step."""
+    # Lemma 5.13 with (5.19) and (5.20): q1 and q2 are the first and the second order of the table in 1 / sqrt(n)
     q1, q2 = directions, np.zeros_like(directions)
     f2, f3, factors = 0.0, 0.0, []
     for g, axis in functions:
         target = joint.sum(axis=1 - axis, keepdims=True)
         a1, a2 = (q.sum(axis=2 - axis, keepdims=True) / target for q in (q1, q2))
+        # the factor of the half-step, 1 / (1 + a1 / sqrt(n) + a2 / n), to second order
         r1, r2 = -a1, a1**2 - a2
         b1, b2 = ((q * g).sum(axis=2 - axis, keepdims=True) for q in (q1, q2))
         f2 = f2 + (r1 * b1).sum(axis=(1, 2))
@@ -255,11 +258,13 @@ def _second_order(joint, h, steps, first):
     functions = _functions(joint, h, steps, first)
     weights = joint[joint > 0]
     units = np.eye(joint.size).reshape(-1, *joint.shape)[joint.ravel() > 0] - joint
+    # the directions D_z = delta_z - P, and a = psi P, the covariance of psi(Z) with D_Z, in (5.22)
     psi = functions[0][0]
     drift = psi * joint
     f2, _, factors = _terms(joint, functions, units)
     form = sum(r @ b.T for r, b in factors)
     bias = weights @ f2
+    # F_3 is cubic: its values at a + D and a - D, less twice that at a, leave the terms in which D stands twice
     _, plus, _ = _terms(joint, functions, drift + units)
     _, minus, _ = _terms(joint, functions, drift - units)
     _, center, _ = _terms(joint, functions, drift[None])

@@ -16,9 +16,12 @@ from balance._engine import checks
 from balance.batched import balanced_means
 from balance.variance import balanced_variance, influence_function
 
+# Beginnings in one block: some megabytes, and long enough that the loop over cells costs nothing.
 _BLOCK = 1 << 17
+# An exact sum over more tables would take minutes; up to fewer, a method that may choose takes the exact one.
 _MOST_TABLES = 50_000_000
 _FEW_TABLES = 2_000_000
+# Numbers drawn at a time: 8 MB.
 _BATCH_NUMBERS = 1 << 20
 
 
@@ -272,6 +275,7 @@ def _variances(joint, h, steps, first):
 
 
 def _generate(n, shape, support, conditional, least):
+    # Depth first, with the beginnings of many tables in one entry of the stack: memory stays that of a few blocks.
     log_factorial = gammaln(np.arange(n + 1) + 1.0)
     stack = [(np.zeros((1, 0), dtype=np.intp), np.array([n], dtype=np.intp), np.zeros(1))]
     while stack:
@@ -286,12 +290,15 @@ def _generate(n, shape, support, conditional, least):
         low, high = _window(left, q, logs - least)
         sizes = high - low + 1
         if sizes.sum() > _BLOCK and len(left) > 1:
+            # the first half is on top, so that tables come in lexicographic order
             half = len(left) // 2
             stack += [(begun[part], left[part], logs[part]) for part in (np.s_[half:], np.s_[:half])]
             continue
+        # each beginning is continued by low, low + 1, ..., high counts in the next cell
         parent = np.repeat(np.arange(len(left)), sizes)
         count = np.arange(len(parent)) - np.repeat(np.cumsum(sizes) - sizes - low, sizes)
         rest = left[parent] - count
+        # given the cells before it, a cell is binomial with the counts that are left
         logs = logs[parent] + (
             log_factorial[left[parent]]
             - log_factorial[count]

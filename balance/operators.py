@@ -13,8 +13,10 @@ from scipy.special import ndtr, ndtri
 
 from balance._engine import checks
 
+# Entries of nearly the largest size count as the largest: else rounding would choose the sign.
 _TIE = 1e-9
 _FAR = 12.0  # standard deviations: less than 1e-32 of a Gaussian lies beyond
+# Gauss-Legendre on a cell at least a 200th of the mass: exact to rounding for the smooth density in it.
 _NODES = 40
 
 

@@ -17,6 +17,7 @@ from balance._engine import checks
 from balance._engine.targets import check_reachable
 from balance.operators import center, conditional_mean, markov_svd
 
+# Below this 1 - s_j^2 is rounding: alpha_j and beta_j are one function, and span a line instead of a plane.
 _COLLAPSED = 1e-20
 
 

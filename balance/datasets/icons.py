@@ -41,6 +41,7 @@ CATEGORY_TEXTS = {
     "Vehicles": "vehicles",
     "Zoonoses": "animals",
 }
+# The histogram of oriented gradients of Dalal and Triggs (2005): 9 unsigned angles, cells of 4 pixels for 32 x 32 ones.
 _CELL = 4
 _ANGLES = 9
 _SEEN = 20  # a class word names at least so many training icons

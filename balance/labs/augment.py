@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from balance.datasets.icons import ImageEncoder, load_classes, load_digits, load_icons
 
+# Mild enough that a digit stays the digit that it is.
 _ROTATION = math.radians(15)
 _ZOOM = 1.15
 _SHIFT = 0.15  # of half the side
