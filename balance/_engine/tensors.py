@@ -83,7 +83,7 @@ class TensorState:
         if divide:
             self.start[0] = self.start[0] - torch.logsumexp(logs, masses.others(None)).unsqueeze(-1)
         self.logs = list(self.start)
-        self.trail: list[tuple[int, Tensor]] = []
+        self.trail: list[tuple[int, Tensor, Tensor]] = []
         self.stranded: tuple[int, NDArray[np.bool_]] | None = None
 
     def step(self, axis: int, exponent: float = 1.0, accumulate: bool = True) -> None:
@@ -95,7 +95,7 @@ class TensorState:
         if not self.masses.stack and bool((fresh == torch.inf).any()):
             self.stranded = axis, (fresh == torch.inf).cpu().numpy()
             return
-        self.trail.append((axis, fresh))
+        self.trail.append((axis, fresh, found))
         self.logs = [fresh if a == axis else f for a, f in enumerate(self.logs)]
 
     def marginals(self) -> list[NDArray[np.float64]]:
@@ -167,25 +167,28 @@ def _stepwise(state: TensorState, masses: LogTensor, gradients: list[Tensor]) ->
     """Gradients through the half-steps of the trail, from the last one back.
 
     The derivative of L with respect to S are the weights W = exp(S + g + ... - L), which sum to 1 on each value of the
-    axis. With P the last table, W = P exp(-L - f_last) exp(g - g_last): for two axes all the products with W are
-    products of P with vectors, and the gradients add up to P times a table whose rank is the number of half-steps.
+    axis. With P the weights of the last half-step, all others are P times a vector for each axis: for two axes all the
+    products with W are products of P with vectors, and the gradients add up to P times a table whose rank is the number
+    of half-steps.
     """
     by_target = [None if t is None else torch.zeros_like(g) for t, g in zip(state.targets, gradients, strict=True)]
     before, current = [], list(state.start)
-    for axis, fresh in state.trail:
-        before.append(list(current))
+    for axis, fresh, found in state.trail:
+        # exp(-L) stands on the axis of the half-step; a value that has no cell has no weights
+        weights = list(current)
+        weights[axis] = torch.where(found > -torch.inf, -found, 0)
+        before.append(weights)
         current[axis] = fresh
-    table = masses.plus(state.logs).exp()
-    factor = masses.plus(state.logs, logs=torch.zeros_like(table)).exp() if state.linear else table
+    last = before[-1] if before else current
+    table = masses.plus(last).exp()
+    factor = masses.plus(last, logs=torch.zeros_like(table)).exp() if state.linear else table
     by_table = torch.zeros_like(table)
     rows, columns = [], []
-    for (axis, fresh), potentials in zip(reversed(state.trail), reversed(before), strict=True):
+    for (axis, *_), weights in zip(reversed(state.trail), reversed(before), strict=True):
         target = state.targets[axis]
         due = torch.where(target > -torch.inf, gradients[axis], 0)
         by_target[axis] = by_target[axis] + due
-        # exp(-L) compared with what the last table was scaled by, and the same for the other axes
-        shifts = [_finite(f - last) for f, last in zip(potentials, state.logs, strict=True)]
-        shifts[axis] = _finite(fresh - target - state.logs[axis])
+        shifts = [_finite(f - g) for f, g in zip(weights, last, strict=True)]
         gradients[axis] = torch.zeros_like(due)
         if masses.ndim == 2 and max(float(s.abs().max()) for s in shifts) < _MODERATE:
             x, y = -due * shifts[axis].exp(), shifts[1 - axis].exp()
@@ -194,13 +197,12 @@ def _stepwise(state: TensorState, masses: LogTensor, gradients: list[Tensor]) ->
             rows.append(x if axis == 0 else y)
             columns.append(y if axis == 0 else x)
             continue
-        potentials[axis] = torch.where(target > -torch.inf, fresh - target, 0)
-        weighted = masses.placed(-due, axis) * masses.plus(potentials).exp()
+        weighted = masses.placed(-due, axis) * masses.plus(weights).exp()
         for other in range(masses.ndim):
             if other != axis:
                 gradients[other] = gradients[other] + masses.sums(weighted, other)
         if state.linear:
-            weighted = masses.placed(-due, axis) * masses.plus(potentials, logs=torch.zeros_like(table)).exp()
+            weighted = masses.placed(-due, axis) * masses.plus(weights, logs=torch.zeros_like(table)).exp()
         by_table += weighted
     if rows:
         by_table += factor * (torch.stack(rows, -1) @ torch.stack(columns, -1).mT)
@@ -268,6 +270,9 @@ def differentiable(values: Tensor, state: TensorState, log_targets: list, conver
     """Return the potentials of a finished run, with a gradient if the table or a target asks for one."""
     if not any(t is not None and t.requires_grad for t in (values, *log_targets)) or not torch.is_grad_enabled():
         return tuple(state.logs)
+    if converged:
+        # the equations of the limit need no half-steps
+        state.trail.clear()
     # a target that stands for every table of a stack gets the sum of its gradients
     stacked = [t if t is None else t.expand(f.shape) for t, f in zip(log_targets, state.logs, strict=True)]
     return _Potentials.apply(values, state, converged, *stacked)
