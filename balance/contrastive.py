@@ -10,11 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional
 
 from balance._engine.checks import check_axis, check_count
-from balance._engine.tensors import at_least_float32, log_potentials
+from balance._engine.logs import at_least_float32
+from balance._engine.tensors import log_potentials
 
 
 def cosine_scores(x: Tensor, y: Tensor, scale: float | Tensor = 100.0) -> Tensor:
@@ -43,7 +45,9 @@ def cosine_scores(x: Tensor, y: Tensor, scale: float | Tensor = 100.0) -> Tensor
         return scale * functional.normalize(x, dim=-1) @ functional.normalize(y, dim=-1).mT
 
 
-def log_balance(scores: Tensor, *, steps: int, targets: Sequence[Tensor] | None = None, first: int = 0) -> Tensor:
+def log_balance(
+    scores: Tensor, *, steps: int, targets: Sequence[ArrayLike | Tensor] | None = None, first: int = 0
+) -> Tensor:
     r"""Logarithm of the table :math:`e^S / \sum e^S` after some balancing half-steps.
 
     Parameters
@@ -78,7 +82,7 @@ def log_balance(scores: Tensor, *, steps: int, targets: Sequence[Tensor] | None 
     return at_least_float32(scores) + f.unsqueeze(-1) + g.unsqueeze(-2)
 
 
-def balanced_loss(scores: Tensor, *, steps: int, targets: Sequence[Tensor] | None = None) -> Tensor:
+def balanced_loss(scores: Tensor, *, steps: int, targets: Sequence[ArrayLike | Tensor] | None = None) -> Tensor:
     r"""The contrastive loss after k half-steps.
 
     .. math:: L_k = -\tfrac12 \cdot \tfrac1m \sum_i [\log(m P^{(k)}_{ii}) + \log(m Q^{(k)}_{ii})],
@@ -127,7 +131,7 @@ def balanced_loss(scores: Tensor, *, steps: int, targets: Sequence[Tensor] | Non
 
 
 def marginals(
-    scores: Tensor, *, steps: int, targets: Sequence[Tensor] | None = None, first: int = 0
+    scores: Tensor, *, steps: int, targets: Sequence[ArrayLike | Tensor] | None = None, first: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Marginals of the contrast matrix after some half-steps.
 
@@ -181,7 +185,9 @@ def siglip_loss(scores: Tensor, bias: float | Tensor = 0.0) -> Tensor:
     return -functional.logsigmoid(signs * (scores + bias)).sum((-2, -1)) / m
 
 
-def _potentials(scores: Tensor, targets: Sequence[Tensor] | None, steps: int, first: int) -> tuple[Tensor, ...]:
+def _potentials(
+    scores: Tensor, targets: Sequence[ArrayLike | Tensor] | None, steps: int, first: int
+) -> tuple[Tensor, ...]:
     """Potentials of the rows (..., m) and of the columns (..., l)."""
     if not isinstance(scores, Tensor):
         raise ValueError(f"scores is a {type(scores).__name__}: pass a tensor, or Scores of an array to data_balance")
