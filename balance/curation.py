@@ -281,7 +281,7 @@ def metaclip_inclusion(table: csr_array | ArrayLike, cap: float) -> NDArray[np.f
 
 def check_incidence(table: csr_array | ArrayLike) -> csr_array:
     """Return a copy of a table of zeros and ones, as csr_array of int64 in canonical form, or raise."""
-    kept = table if issparse(table) else as_array(table, "table")
+    kept: csr_array | NDArray = table if issparse(table) else as_array(table, "table")
     if kept.ndim != 2 or kept.dtype.kind not in "biuf":
         raise ValueError(
             f"the table has {kept.ndim} axes of dtype {kept.dtype}: pass captions x keywords, zeros and ones, as from"

@@ -221,11 +221,11 @@ def importance_weighted(tables: ArrayLike, targets: Sequence[ArrayLike]) -> NDAr
     >>> importance_weighted([[3, 1], [1, 3]], ([0.6, 0.4], [0.5, 0.5])).round(9).tolist()
     [[0.45, 0.15], [0.1, 0.3]]
     """
-    tables, (q_x, q_y) = _stack(tables, targets)
+    stack, (q_x, q_y) = _stack(tables, targets)
     return (
-        tables
-        * safe_divide(*np.broadcast_arrays(q_x, tables.sum(-1)))[..., None]
-        * safe_divide(*np.broadcast_arrays(q_y, tables.sum(-2)))[..., None, :]
+        stack
+        * safe_divide(*np.broadcast_arrays(q_x, stack.sum(-1)))[..., None]
+        * safe_divide(*np.broadcast_arrays(q_y, stack.sum(-2)))[..., None, :]
     )
 
 
@@ -449,11 +449,11 @@ def soft_balance(
     """
     steps, first = checks.check_count(steps, "steps"), checks.check_axis(first, 2, "first")
     exponent = checks.check_number(exponent, "exponent", 0, 1, "a number in (0, 1]", ends=(False, True))
-    tables, targets = _stack(tables, targets)
-    leading = np.broadcast_shapes(tables.shape[:-2], *(q.shape[:-1] for q in targets))
-    tables = np.broadcast_to(tables, leading + tables.shape[-2:])
-    targets = [q if q.ndim == 1 else np.broadcast_to(q, leading + q.shape[-1:]) for q in targets]
-    balanced = Stack(tables, targets).balance(steps, first, exponent, accumulate).table()
+    stack, vectors = _stack(tables, targets)
+    leading = np.broadcast_shapes(stack.shape[:-2], *(q.shape[:-1] for q in vectors))
+    stack = np.broadcast_to(stack, leading + stack.shape[-2:])
+    vectors = [q if q.ndim == 1 else np.broadcast_to(q, leading + q.shape[-1:]) for q in vectors]
+    balanced = Stack(stack, vectors).balance(steps, first, exponent, accumulate).table()
     return balanced / balanced.sum(axis=(-2, -1), keepdims=True)
 
 
@@ -462,27 +462,30 @@ def _rule_mse(joint, rule, n, n_unpaired):
     return variances[0] / n + (variances[1] + variances[2]) / n_unpaired
 
 
-def _stack(tables, targets, empty=False):
+def _stack(
+    tables: ArrayLike, targets: Sequence[ArrayLike], empty: bool = False
+) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
     """Return tables (..., m, l) and two targets (..., m), (..., l), each normalized."""
-    tables = checks.as_masses(tables, "tables")
-    if tables.ndim < 2:
-        raise ValueError(f"tables has {tables.ndim} axes: pass a table or a stack of shape (..., m, l)")
-    totals = tables.sum(axis=(-2, -1), keepdims=True)
+    masses = checks.as_masses(tables, "tables")
+    if masses.ndim < 2:
+        raise ValueError(f"tables has {masses.ndim} axes: pass a table or a stack of shape (..., m, l)")
+    totals = masses.sum(axis=(-2, -1), keepdims=True)
     if not totals.all():
         raise ValueError("tables: one of the tables has no mass")
-    goals = as_goals(targets, stacked=True)
-    if len(goals) != 2 or any(g is None for g in goals):
-        raise ValueError(f"{len(goals)} targets: pass one for the rows and one for the columns")
+    given = as_goals(targets, stacked=True)
+    goals = [g for g in given if g is not None]
+    if len(given) != 2 or len(goals) != 2:
+        raise ValueError(f"{len(given)} targets: pass one for the rows and one for the columns")
     vectors = [
         g.aligned(None, size, a, "the tables") if g.values.ndim == 1 else g.values
-        for a, (g, size) in enumerate(zip(goals, tables.shape[-2:], strict=True))
+        for a, (g, size) in enumerate(zip(goals, masses.shape[-2:], strict=True))
     ]
-    if [q.shape[-1:] for q in vectors] != [(size,) for size in tables.shape[-2:]]:
+    if [q.shape[-1:] for q in vectors] != [(size,) for size in masses.shape[-2:]]:
         shapes = [q.shape for q in vectors]
-        raise ValueError(f"targets of shapes {shapes} do not fit tables of shape {tables.shape}")
+        raise ValueError(f"targets of shapes {shapes} do not fit tables of shape {masses.shape}")
     for a, q in enumerate(vectors):
-        if not empty and np.any((q > 0) & (tables.sum(-1 - a) == 0)):
+        if not empty and np.any((q > 0) & (masses.sum(-1 - a) == 0)):
             raise ValueError(
                 f"targets[{a}] has mass on an empty {('row', 'column')[a]}, where no rescaling can put any"
             )
-    return tables / totals, [q / q.sum(axis=-1, keepdims=True) for q in vectors]
+    return masses / totals, [q / q.sum(axis=-1, keepdims=True) for q in vectors]

@@ -5,16 +5,17 @@ It is the information projection of the table on the set of tables with that mar
 through the axes.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any, Protocol, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array, sparray, spmatrix
 from scipy.special import rel_entr
 
 from balance._engine import checks
 from balance._engine.loop import State
-from balance._engine.numbers import is_frame, is_tensor
+from balance._engine.numbers import Frame, is_frame, is_tensor
 from balance._engine.read import read
 from balance._engine.result import BalanceResult, ConvergenceWarning, of_problem, of_stack, warn_unless_reached
 from balance._engine.run import run
@@ -22,8 +23,6 @@ from balance._engine.stacks import Stack
 from balance._engine.targets import as_sequence
 from balance.records import Records
 from balance.scores import Scores
-
-T = TypeVar("T")
 
 __all__ = [
     "BalanceResult",
@@ -37,6 +36,24 @@ __all__ = [
     "project",
     "total_variation",
 ]
+
+
+class _Tensor(Protocol):
+    """A torch tensor, without importing torch."""
+
+    def detach(self) -> Any: ...
+
+
+class _Options(TypedDict, total=False):
+    steps: int | None
+    tol: float | None
+    max_steps: int
+    first: int
+    keep_iterates: bool
+
+
+# tables that come back as they were passed
+T = TypeVar("T", bound=Records | Frame | _Tensor)
 
 
 def kl_divergence(q: ArrayLike, p: ArrayLike) -> float:
@@ -64,8 +81,7 @@ def kl_divergence(q: ArrayLike, p: ArrayLike) -> float:
     >>> kl_divergence([0.5, 0.5], [1, 0])
     inf
     """
-    q, p = _pair(q, p, "q", "p")
-    return float(max(rel_entr(q, p).sum(), 0.0))
+    return float(max(rel_entr(*_pair(q, p, "q", "p")).sum(), 0.0))
 
 
 def total_variation(p: ArrayLike, q: ArrayLike) -> float:
@@ -91,8 +107,8 @@ def total_variation(p: ArrayLike, q: ArrayLike) -> float:
     >>> total_variation([0.5, 0.5], [0.25, 0.75])
     0.25
     """
-    p, q = _pair(p, q, "p", "q")
-    return float(0.5 * np.abs(p - q).sum())
+    masses, other = _pair(p, q, "p", "q")
+    return float(0.5 * np.abs(masses - other).sum())
 
 
 def marginal(table: Any, axis: int) -> NDArray[np.float64]:
@@ -136,7 +152,15 @@ def marginals(table: Any) -> tuple[NDArray[np.float64], ...]:
     return tuple(sums / sums.sum() for sums in read(table).sums)
 
 
-def project(table: T, target: Any, axis: int) -> T:
+@overload
+def project(table: T, target: Any, axis: int) -> T: ...
+@overload
+def project(table: Scores[Any], target: Any, axis: int) -> Any: ...
+@overload
+def project(table: ArrayLike, target: Any, axis: int) -> NDArray[np.float64]: ...
+@overload
+def project(table: sparray | spmatrix, target: Any, axis: int) -> csr_array: ...
+def project(table: Any, target: Any, axis: int) -> Any:
     r"""Information projection on the tables whose marginal on one axis is the target.
 
     For axis 0 (an X-step) the result is :math:`R(x, y) P_X(x) / R_X(x)`, for axis 1 (a Y-step)
@@ -182,8 +206,16 @@ def project(table: T, target: Any, axis: int) -> T:
         raise ValueError(str(error).replace(f"targets[{axis}]", "target")) from None
 
 
+@overload
+def data_balance(table: T, targets: Any, **options: Unpack[_Options]) -> BalanceResult[T]: ...
+@overload
+def data_balance(table: Scores[Any], targets: Any, **options: Unpack[_Options]) -> BalanceResult[Any]: ...
+@overload
+def data_balance(table: ArrayLike, targets: Any, **options: Unpack[_Options]) -> BalanceResult[NDArray[np.float64]]: ...
+@overload
+def data_balance(table: sparray | spmatrix, targets: Any, **options: Unpack[_Options]) -> BalanceResult[csr_array]: ...
 def data_balance(
-    table: T,
+    table: Any,
     targets: Any,
     *,
     steps: int | None = None,
@@ -191,7 +223,7 @@ def data_balance(
     max_steps: int = 10_000,
     first: int = 0,
     keep_iterates: bool = False,
-) -> BalanceResult[T]:
+) -> BalanceResult[Any]:
     r"""Balance a table: match its marginals to the targets in turn.
 
     With :math:`R^{(0)}` the normalized table and a the axis of half-step k,
@@ -217,7 +249,8 @@ def data_balance(
         Number of half-steps, exactly those of the formula. Not together with `tol`.
     tol : float, optional
         Stop once the total variation distance of every marginal from its target is at most `tol`; if neither is given
-        1e-9, or for tensors of less precision what rounding leaves. With two targets, half-steps may be over-relaxed on the way, except with `keep_iterates`.
+        1e-9, or for tensors of less precision what rounding leaves. With two targets, half-steps may be over-relaxed
+        on the way, except with `keep_iterates`.
     max_steps : int
         Most half-steps tried for `tol`.
     first : int
@@ -309,8 +342,10 @@ def _axes(table: Any) -> int:
         return 0
 
 
-def _pair(first, second, name, other):
-    first, second = checks.as_probabilities(first, name), checks.as_probabilities(second, other)
-    if first.shape != second.shape:
-        raise ValueError(f"{name} has shape {first.shape}, {other} has shape {second.shape}")
-    return first, second
+def _pair(
+    first: ArrayLike, second: ArrayLike, name: str, other: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    p, q = checks.as_probabilities(first, name), checks.as_probabilities(second, other)
+    if p.shape != q.shape:
+        raise ValueError(f"{name} has shape {p.shape}, {other} has shape {q.shape}")
+    return p, q

@@ -111,7 +111,7 @@ def check_axis(value: int, ndim: int, name: str = "axis") -> int:
     return int(value)
 
 
-def check_count(value: int, name: str, least: int = 0) -> int:
+def check_count(value: float, name: str, least: int = 0) -> int:
     """Return `value` if it is an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name} = {value!r}: pass an integer >= {least}")
@@ -120,7 +120,7 @@ def check_count(value: int, name: str, least: int = 0) -> int:
 
 def check_number(
     value: Any, name: str, low: float, high: float, what: str, *, ends: tuple[bool, bool] = (False, False)
-):
+) -> float:
     """Return `value` as a float if it is a real number between two bounds; `ends` says which of them it may be."""
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not real or not (low < value < high or (ends[0] and value == low) or (ends[1] and value == high)):

@@ -6,7 +6,7 @@ from itertools import permutations
 import numpy as np
 from numpy.typing import NDArray
 
-from balance._engine.loop import State, safe_divide
+from balance._engine.loop import Running, State, safe_divide
 from balance._engine.masses import NEVER
 
 _CLEAR = 1e-6
@@ -54,7 +54,7 @@ class Obstruction:
     excess: float
 
 
-def find_obstruction(state: State, slack: float) -> Obstruction | Separation | None:
+def find_obstruction(running: Running, slack: float) -> Obstruction | Separation | None:
     """Return a proof of infeasibility that the state shows, or None. Of a stack none is looked for.
 
     A set A of values is an obstruction when its target mass exceeds that of all values of another axis in which its
@@ -63,10 +63,10 @@ def find_obstruction(state: State, slack: float) -> Obstruction | Separation | N
     of the other axis needs. With more targets it need not exist for any pair of axes. Then the potentials, which grow
     without bound, become functions that separate the targets from all tables with this support.
     """
-    state = state.in_numpy()
+    state = running.in_numpy()
     if state is None:
         return None
-    masses, targets = state.masses, state.targets
+    masses, targets = state.masses, {a: t for a, t in enumerate(state.targets) if t is not None}
     with np.errstate(all="ignore"):
         live = masses.spread([(u > 0).astype(np.int8) for u in state.scalings], np.multiply) > 0
         live &= masses.exponents() > NEVER
@@ -74,7 +74,7 @@ def find_obstruction(state: State, slack: float) -> Obstruction | Separation | N
             # a positive table has a solution for all positive targets
             return None
         marginals = state.marginals()
-        constrained = [a for a, t in enumerate(targets) if t is not None]
+        constrained = list(targets)
         for axis, other in permutations(constrained, 2):
             factor = safe_divide(targets[axis], marginals[axis])
             order = np.argsort(-factor, kind="stable")

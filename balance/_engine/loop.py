@@ -10,6 +10,7 @@ damps it (soft balancing, chapter 6), one greater than 1 over-relaxes it.
 
 from collections.abc import Callable, Iterator, Sequence
 from math import prod
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,35 @@ from balance._engine.masses import NEVER, WIDEST, Masses
 _ALL = slice(None)
 
 Targets = Sequence[NDArray[np.float64] | None]
+S = TypeVar("S", bound="Running")
+
+
+class Running(Protocol):
+    """What a run asks of a state, of arrays or of tensors."""
+
+    stranded: tuple[int, NDArray[np.bool_]] | None
+
+    @property
+    def targets(self) -> Sequence[Any | None]: ...
+
+    @property
+    def powers(self) -> list[NDArray[np.int64]] | None: ...
+
+    def step(self, axis: int, exponent: float = ..., accumulate: bool = ...) -> None: ...
+
+    def errors(self, exponent: float | None = ...) -> list[NDArray[np.float64]]: ...
+
+    def error(self, axis: int) -> NDArray[np.float64]: ...
+
+    def saved(self) -> tuple: ...
+
+    def restore(self, saved: tuple) -> None: ...
+
+    def rounding(self) -> float: ...
+
+    def in_numpy(self) -> "State | None": ...
+
+    def table(self) -> Any: ...
 
 
 class State:
@@ -54,15 +84,17 @@ class State:
 
         With the exponent of a half-step that is likely to follow, a kind may compute that of the next axis with it.
         """
-        if self._sums[axis] is None:
-            found = None
-            if exponent is not None:
-                found = self.masses.ahead(self.values, self.scalings, axis, self._rule(axis, exponent))
-            if found is None:
-                self._sums[axis] = self.masses.contract(self.values, self.scalings, axis)
-            else:
-                self._sums[axis], self._ahead = found[0], (axis, exponent, *found[1:])
-        return self._sums[axis]
+        known = self._sums[axis]
+        if known is not None:
+            return known
+        if exponent is not None:
+            found = self.masses.ahead(self.values, self.scalings, axis, self._rule(axis, exponent))
+            if found is not None:
+                sums, *rest = found
+                self._sums[axis], self._ahead = sums, (axis, exponent, *rest)
+                return sums
+        self._sums[axis] = sums = self.masses.contract(self.values, self.scalings, axis)
+        return sums
 
     def _all_sums(self) -> list[NDArray[np.float64]]:
         missing = [a for a, s in enumerate(self._sums) if s is None]
@@ -90,8 +122,13 @@ class State:
         """Return that of one axis with a target."""
         # in place: for small tables the temporaries cost more than the sums
         gap = self.scalings[axis] * self.sums(axis)
-        gap -= self.targets[axis]
+        gap -= self._target(axis)
         return 0.5 * np.add.reduce(np.abs(gap, out=gap), axis=-1)
+
+    def _target(self, axis: int) -> NDArray[np.float64]:
+        target = self.targets[axis]
+        assert target is not None
+        return target
 
     def step(self, axis: int, exponent: float = 1.0, accumulate: bool = True) -> None:
         """Do a half-step on an axis; after one that no scaling can do, `stranded` says why."""
@@ -99,10 +136,7 @@ class State:
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[:2] != (axis, exponent):
             ahead = None
-        if ahead is not None:
-            fresh = ahead[2]
-        else:
-            fresh = self._rule(axis, exponent, accumulate)(sums, _ALL)
+        fresh = self._rule(axis, exponent, accumulate)(sums, _ALL) if ahead is None else ahead[2]
         if self._in_range(sums, fresh):
             self.scalings[axis] = fresh
         else:
@@ -118,7 +152,7 @@ class State:
 
     def _rule(self, axis: int, exponent: float, accumulate: bool = True) -> Callable:
         """Return the function of (sums, part) that gives the new scalings of a part of an axis."""
-        target, old = self.targets[axis], self.scalings[axis]
+        target, old = self._target(axis), self.scalings[axis]
 
         def rule(sums, part):
             goal = target[..., part]
@@ -153,7 +187,7 @@ class State:
         The powers of `axis` are chosen so that the largest value on each of its values is about 1: nothing that matters
         underflows, and nothing is rounded.
         """
-        masses, target = self.masses, np.broadcast_to(self.targets[axis], self.scalings[axis].shape)
+        masses, target = self.masses, np.broadcast_to(self._target(axis), self.scalings[axis].shape)
         powers = [np.zeros(u.shape, np.int64) for u in self.scalings] if self.powers is None else list(self.powers)
         before = powers[axis]
         for a, u in enumerate(self.scalings):
@@ -222,18 +256,18 @@ class State:
         return self.masses.scaled(self.scalings, self.powers)
 
 
-def cycle_of(state: State, first: int) -> list[int]:
+def cycle_of(state: Running, first: int) -> list[int]:
     """Return the axes with a target, in the order of their half-steps."""
-    ndim = state.masses.ndim
+    ndim = len(state.targets)
     return [a % ndim for a in range(first, first + ndim) if state.targets[a % ndim] is not None]
 
 
 def half_steps(
-    state: State,
+    state: S,
     first: int = 0,
     exponent: Callable[[], float] = lambda: 1.0,
     accumulate: bool = True,
-) -> Iterator[State]:
+) -> Iterator[S]:
     """Yield the state after 0, 1, 2, ... half-steps, on each axis with a target in turn, from `first` on.
 
     `exponent` is asked before each half-step. The iteration ends when the state is stranded. What divides by zero or

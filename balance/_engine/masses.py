@@ -98,7 +98,9 @@ class Masses(ABC):
             return self.wrap(self.values * self.spread(scalings, np.multiply))
         # mantissas and exponents apart: no factor underflows before the product does
         parts = [np.frexp(u) for u in scalings]
-        exponents = [e.astype(np.int64) + (0 if powers is None else p) for (_, e), p in zip(parts, powers or parts)]
+        exponents = [e.astype(np.int64) for _, e in parts]
+        if powers is not None:
+            exponents = [e + p for e, p in zip(exponents, powers, strict=True)]
         mantissa, exponent = np.frexp(self.values)
         mantissa = mantissa * self.spread([m for m, _ in parts], np.multiply)
         exponent = exponent + self.spread(exponents, np.add)

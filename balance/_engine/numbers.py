@@ -1,13 +1,31 @@
 """Numbers as users pass them: turned into doubles, or refused with what was wrong and what to do."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from numbers import Real
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+
+
+class Series(Protocol):
+    """What is used of a pandas Series."""
+
+    index: Any
+
+    def to_numpy(self) -> Any: ...
+
+
+class Frame(Series, Protocol):
+    """What is used of a pandas DataFrame."""
+
+    columns: Any
+
+    def __getitem__(self, key: Any) -> Any: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 def entry(name: str, index) -> str:
@@ -25,12 +43,12 @@ def is_tensor(values: Any) -> bool:
     return any(f"{t.__module__}.{t.__qualname__}" == "torch.Tensor" for t in type(values).__mro__)
 
 
-def is_series(values: Any) -> bool:
+def is_series(values: Any) -> TypeGuard[Series]:
     """Whether this is a pandas Series, or offers what one does: values with labels."""
     return hasattr(values, "index") and hasattr(values, "to_numpy") and not hasattr(values, "columns")
 
 
-def is_frame(values: Any) -> bool:
+def is_frame(values: Any) -> TypeGuard[Frame]:
     """Whether this is a pandas DataFrame, or offers what one does."""
     return hasattr(values, "index") and hasattr(values, "columns") and hasattr(values, "to_numpy")
 

@@ -1,6 +1,6 @@
 """From what a user passes to masses and targets: the one place where a kind of table is chosen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -23,6 +23,9 @@ from balance.scores import Scores
 _TOTAL = 1e100
 # A code beyond this on an axis without target is an identifier rather than a code: its marginal would fill the memory.
 _MOST_VALUES = 10**8
+
+# masses, their sums on each axis, and the labels of each axis
+_Read = tuple[Masses, list[NDArray[np.float64]], Sequence[list | None]]
 
 
 @dataclass(eq=False)
@@ -47,7 +50,7 @@ class Problem:
     targets: list[NDArray[np.float64] | None] = field(default_factory=list)
     total: float = 1.0
     records: Records | None = None
-    labels: list[list | None] = field(default_factory=list)
+    labels: Sequence[list | None] = field(default_factory=list)
     codes: tuple[NDArray[np.intp], ...] = ()
 
     def label(self, axis: int, value: int) -> Any:
@@ -74,9 +77,10 @@ def read(table: Any, targets: Any = None, *, may_miss: bool = False) -> Problem:
         return Problem(masses, sums, labels=labels)
     if len(goals) != masses.ndim:
         raise ValueError(
-            f"{len(goals)} targets for a table with {masses.ndim} axes: pass one for each, None for an axis that is free"
+            f"{len(goals)} targets for a table with {masses.ndim} axes: pass one for each, None for an axis that"
+            " is free"
         )
-    vectors = []
+    vectors: list[NDArray[np.float64] | None] = []
     for axis, goal in enumerate(goals):
         if goal is None:
             vectors.append(None)
@@ -93,7 +97,7 @@ def _total(goals: list[Goal | None]) -> float:
     return float(next(g.total for g in goals if g is not None))
 
 
-def _read_dense(table: Any):
+def _read_dense(table: Any) -> _Read:
     array = as_doubles(table, "table")
     if array.ndim < 2:
         raise ValueError(f"table has {array.ndim} axes: a table has at least 2")
@@ -131,7 +135,7 @@ def dense(array: NDArray[np.float64], wrap=lambda values: values) -> tuple[Dense
     return masses, masses.starting_sums()
 
 
-def _read_frame(frame: Any):
+def _read_frame(frame: Any) -> _Read:
     labels = [list(frame.index), list(frame.columns)]
     for axis, known in enumerate(labels):
         if len(set(known)) < len(known):
@@ -143,7 +147,7 @@ def _read_frame(frame: Any):
     return masses, sums, labels
 
 
-def _read_sparse(table: Any):
+def _read_sparse(table: Any) -> _Read:
     if table.ndim != 2:
         raise ValueError(f"table is sparse with {table.ndim} axes: pass 2, or Records for more")
     if table.dtype.kind not in "biuf":
@@ -181,7 +185,7 @@ def _centered(values: NDArray[np.float64], name: str, locate=None) -> NDArray[np
     return scaled
 
 
-def _read_logs(values: Any):
+def _read_logs(values: Any) -> _Read:
     if isinstance(values, Scores | Records) or sparse.issparse(values) or is_frame(values):
         raise ValueError("Scores: the scores are an array or a tensor of logarithms; of a DataFrame pass `to_numpy()`")
     logs = as_doubles(values, "scores")
@@ -225,8 +229,8 @@ def _read_records(records: Records, targets: Any, may_miss: bool) -> Problem:
         values = [None] * len(records.columns) if targets is None else as_sequence(targets)
         if len(values) != len(records.columns):
             raise ValueError(
-                f"{len(values)} targets for records of {len(records.columns)} variables: pass one for each, None for one"
-                " that is free"
+                f"{len(values)} targets for records of {len(records.columns)} variables: pass one for each, None for"
+                " one that is free"
             )
         paired = [_as_crossed(c, t) for c, t in zip(records.columns, values, strict=True)]
         goals = [None] * len(paired) if targets is None else as_goals(paired)

@@ -1,12 +1,13 @@
 """Records of several variables: a table that is never formed, unless it is smaller than they are."""
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from balance._engine.dense import Dense
-from balance._engine.masses import NEVER, Masses
+from balance._engine.masses import NEVER, Masses, Vectors
 
 
 class RecordMasses(Masses):
@@ -18,7 +19,7 @@ class RecordMasses(Masses):
     def contract(self, values, scalings, axis):
         return self.contract_each(values, scalings, [axis])[0]
 
-    def contract_each(self, values, scalings, axes):
+    def contract_each(self, values: NDArray, scalings: Vectors, axes: Sequence[int]) -> list[NDArray[np.float64]]:
         # products of the scalings before and behind each axis: 2 d gathers for all d sums, not d (d - 1)
         sums: dict[int, NDArray] = {}
         wanted, before = set(axes), [values]

@@ -13,6 +13,7 @@ from balance._engine.loop import State
 from balance._engine.read import Problem
 from balance._engine.run import ROUNDING, Trace, run
 from balance._engine.stacks import Stack
+from balance.records import Records
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ class BalanceResult(Generic[T]):
     _final: Any = field(repr=False)
     _tol: float = field(repr=False)
     _first: int = field(repr=False)
-    _problem: Any = field(repr=False)
+    _problem: Problem | None = field(repr=False)
     _history: NDArray[np.float64] | None = field(repr=False)
     _proof: Obstruction | Separation | None = field(repr=False)
 
@@ -100,7 +101,9 @@ class BalanceResult(Generic[T]):
             return self._final.history(self.steps, self._first)
         # more than two targets: half-steps do not measure all errors; none of them was over-relaxed
         again = State(self._final.masses, self._final.targets)
-        return run(again, steps=self.steps, first=self._first).history
+        history = run(again, steps=self.steps, first=self._first).history
+        assert history is not None
+        return history
 
     @cached_property
     def errors(self) -> NDArray[np.float64]:
@@ -110,8 +113,9 @@ class BalanceResult(Generic[T]):
     @property
     def weights(self) -> Any:
         """Balanced weights of `Records`, in the total of the targets; a Series if the records have an index."""
-        records = self._records()
-        values = self.table.weights * self._problem.total
+        problem, records = self._of_records()
+        table: Any = self.table
+        values = table.weights * problem.total
         if records.index is None:
             return values
         import pandas as pd
@@ -121,8 +125,9 @@ class BalanceResult(Generic[T]):
     @property
     def effective_sample_size(self) -> float:
         r"""Of the weights of `Records`, :math:`(\sum w)^2 / \sum w^2` (Kish 1965)."""
-        self._records()
-        weights = self.table.weights / self.table.weights.max()
+        self._of_records()
+        table: Any = self.table
+        weights = table.weights / table.weights.max()
         return float(weights.sum() ** 2 / (weights @ weights))
 
     @cached_property
@@ -141,16 +146,16 @@ class BalanceResult(Generic[T]):
             "steps": f"{self.steps} half-steps done as asked; largest marginal error {worst:.3g}",
             "max_steps": f"largest marginal error {worst:.3g} after max_steps = {self.steps} half-steps: convergence is"
             " slow, or cells must tend to zero; raise max_steps, or accept this error",
-            "floor": f"the largest marginal error stays at {worst:.3g} after {self.steps} half-steps, which rounding explains:"
-            " raise tol to that",
+            "floor": f"the largest marginal error stays at {worst:.3g} after {self.steps} half-steps, which rounding"
+            " explains: raise tol to that",
             "infeasible": f"stopped after {self.steps} half-steps at the marginal error {worst:.3g}",
         }[self.reason]
         proof = self.obstruction
         if isinstance(proof, Separation):
             text += (
-                "; no table with this support has these marginals: the functions of result.obstruction have a mean under the"
-                f" targets that is {proof.gap:.3g} larger than their sum on any positive cell. Change the targets, merge"
-                " values, or add mass to an empty cell"
+                "; no table with this support has these marginals: the functions of result.obstruction have a mean"
+                f" under the targets that is {proof.gap:.3g} larger than their sum on any positive cell. Change the"
+                " targets, merge values, or add mass to an empty cell"
             )
         elif proof is not None:
             if proof.reachable.size:
@@ -161,12 +166,15 @@ class BalanceResult(Generic[T]):
             else:
                 where = "all the values with a cell in common"
             text += (
-                f"; no table with this support has these marginals: values {self._named(proof.axis, proof.values)} of axis"
-                f" {proof.axis} have target mass {proof.excess:.3g} more than {where}. Change the targets (result.marginals"
-                " can be reached), merge values, or add mass to an empty cell"
+                f"; no table with this support has these marginals: values {self._named(proof.axis, proof.values)} of"
+                f" axis {proof.axis} have target mass {proof.excess:.3g} more than {where}. Change the targets"
+                " (result.marginals can be reached), merge values, or add mass to an empty cell"
             )
         if self.complete is not None and not self.complete.all():
-            text += f"; {np.sum(~self.complete)} of {self.complete.size} tables lack a value with a target and keep their start"
+            text += (
+                f"; {np.sum(~self.complete)} of {self.complete.size} tables lack a value with a target and keep their"
+                " start"
+            )
         return text if len(text) <= 500 else text[:499] + "…"
 
     def _named(self, axis: int, values: NDArray[np.intp]) -> str:
@@ -174,10 +182,10 @@ class BalanceResult(Generic[T]):
         text = ", ".join(repr(v)[:20] for v in shown)
         return f"[{text}]" if len(values) <= _SHOWN else f"[{text}, ... {len(values)} in all]"
 
-    def _records(self):
-        if getattr(self._problem, "records", None) is None:
+    def _of_records(self) -> tuple[Problem, Records]:
+        if self._problem is None or self._problem.records is None:
             raise AttributeError("only the result of Records has weights: look at `table`")
-        return self._problem.records
+        return self._problem, self._problem.records
 
     def _check_unchanged(self) -> None:
         """Raise if the array that was passed, which is not copied, has changed since."""
@@ -214,18 +222,18 @@ def of_problem(problem: Problem, state: State, trace: Trace, tol: float | None, 
 def of_stack(stack: Stack, steps: int | None, tol: float | None, max_steps: int, first: int) -> BalanceResult:
     """Balance a stack; return its result."""
     trace = None
-    if steps is None:
+    if tol is not None:
         trace = stack.converge(tol, max_steps, first)
     else:
-        stack.balance(steps, first)
+        stack.balance(steps or 0, first)
     history = None
-    if trace is not None:
+    if trace is not None and trace.history is not None:
         history = np.zeros((len(trace.history), *stack.complete.shape, trace.history.shape[-1]))
         history[:, stack.complete] = trace.history
         history = stack.with_others(history)
     limit = ROUNDING if tol is None else tol
     return BalanceResult(
-        steps=len(trace.history) - 1 if trace else steps or 0,
+        steps=trace.steps if trace else steps or 0,
         reason=trace.reason if trace else "tolerance" if steps is None else "steps",
         targets=tuple(stack.targets),
         iterates=None,

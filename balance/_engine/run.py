@@ -1,13 +1,14 @@
 """Running the iteration to its end: how far, and why there."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from balance._engine.acceleration import Overrelaxation
 from balance._engine.feasibility import Obstruction, Separation, find_obstruction
-from balance._engine.loop import State, cycle_of, half_steps
+from balance._engine.loop import Running, cycle_of, half_steps
 
 # What counts as reached when a number of half-steps was asked for.
 ROUNDING = 1e-12
@@ -40,7 +41,7 @@ class Trace:
 
 @np.errstate(all="ignore")
 def run(
-    state: State,
+    state: Running,
     *,
     first: int,
     steps: int | None = None,
@@ -62,7 +63,7 @@ def run(
         pace = Overrelaxation(tol)
     iteration = half_steps(state, first, pace or (lambda: 1.0))
     history: list[list[NDArray]] = []
-    iterates = [] if keep_iterates else None
+    iterates: list[Any] | None = [] if keep_iterates else None
     reason, proof, look, best, best_at = None, None, _FIRST_LOOK, np.inf, 0
     before: tuple = ()
     most, done, floor = max_steps if steps is None else steps, -1, state.rounding()

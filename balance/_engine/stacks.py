@@ -1,8 +1,8 @@
 """Stacks: many tables balanced at once, in blocks that stay in the cache, shared among the cores.
 
-The tables are worked through in blocks of 4 MB. A block is one state of the loop; its scalings are kept, so that nothing
-of the size of the stack is written until the balanced tables are asked for. More than one block: as many threads as
-cores, which pays because a contraction of NumPy releases the interpreter.
+The tables are worked through in blocks of 4 MB. A block is one state of the loop; its scalings are kept, so that
+nothing of the size of the stack is written until the balanced tables are asked for. More than one block: as many
+threads as cores, which pays because a contraction of NumPy releases the interpreter.
 """
 
 import os
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,7 @@ class Stack:
         A balanced table is ``table * outer(scalings) * 2**outer(powers)``.
     """
 
-    def __init__(self, tables, targets):
+    def __init__(self, tables: Any, targets: Any):
         goals = as_goals(targets, stacked=True)
         self.logarithmic = isinstance(tables, Scores)
         self.name = "scores" if self.logarithmic else "table"
@@ -60,7 +61,7 @@ class Stack:
         if 0 in self.shape:
             raise ValueError(f"{self.name} has shape {array.shape}: pass at least one value on each axis")
         self.tables = array.reshape(prod(self.leading), *self.shape)
-        self.targets = []
+        self.targets: list[NDArray[np.float64] | None] = []
         for axis, goal in enumerate(goals):
             if goal is None:
                 self.targets.append(None)
@@ -108,7 +109,7 @@ class Stack:
         return trace
 
     def history(self, steps: int, first: int) -> NDArray[np.float64]:
-        """Return the marginal errors after 0, ..., `steps` half-steps, shape (steps + 1, ..., axes), by a second run."""
+        """Return the marginal errors after 0, 1, ... half-steps, shape (steps + 1, ..., axes), by a second run."""
         history = np.zeros((steps + 1, len(self.tables), len(self.shape)))
 
         def visit(block, kept, k, state):
@@ -214,8 +215,11 @@ class Stack:
 
     def _live_sums(self, masses: Dense, goals, sums) -> list[NDArray]:
         """Return sums that say of each value whether it has a cell that may keep mass."""
-        if self.logarithmic:
-            there = [np.where(t > 0, 1.0, 0.0) if t is not None else np.ones(n) for t, n in zip(goals, self.shape)]
+        if isinstance(masses, DenseLogs):
+            there = [
+                np.where(t > 0, 1.0, 0.0) if t is not None else np.ones(n)
+                for t, n in zip(goals, self.shape, strict=True)
+            ]
             live = (masses.logs > -np.inf) & (masses.spread([np.atleast_2d(t) for t in there], np.multiply) > 0)
             return [live.any(axis=tuple(b + 1 for b in range(masses.ndim) if b != a)) for a in range(masses.ndim)]
         if all(t is None or t.all() for t in goals):

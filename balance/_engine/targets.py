@@ -85,16 +85,16 @@ class Goal:
             unknown = [label for label in self.labels if label not in set(known)]
             instead = f", but one for {unknown[0]!r}, which is no value of that axis" if unknown else ""
             raise ValueError(
-                f"axis {axis} of {what} has the value {missing[0]!r}, {self.name} has no mass for it{instead}: correct the"
-                " label, or add a mass (0 to give it none)"
+                f"axis {axis} of {what} has the value {missing[0]!r}, {self.name} has no mass for it{instead}: correct"
+                " the label, or add a mass (0 to give it none)"
             )
         positions = [place[label] for label in known]
         extra = sorted(set(range(len(self.labels))) - set(positions))
         for i in extra:
             if self.values[i] > 0 or labels is None:
                 raise ValueError(
-                    f"{self.name} has mass for {self.labels[i]!r}, which is unseen: axis {axis} of {what} has no such value;"
-                    " drop or merge it, or correct the label"
+                    f"{self.name} has mass for {self.labels[i]!r}, which is unseen: axis {axis} of {what} has no such"
+                    " value; drop or merge it, or correct the label"
                 )
         return self.values[positions]
 
@@ -134,8 +134,8 @@ def check_reachable(
         place = ("row", "column")[axis] if ndim == 2 else "slice"
         which = f"{label(i)!r}" if label else str(i)
         raise ValueError(
-            f"{name}[{which}] = {target[i]:.6g}, but {place} {which} of the table (axis {axis}) is empty: no rescaling can put"
-            " mass there; drop or merge that value, or set its target to 0"
+            f"{name}[{which}] = {target[i]:.6g}, but {place} {which} of the table (axis {axis}) is empty: no rescaling"
+            " can put mass there; drop or merge that value, or set its target to 0"
         )
 
 
@@ -147,9 +147,10 @@ def normalized(goal: Goal, values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def as_vectors(targets: Any, sums: Sequence[NDArray[np.float64]]) -> tuple[NDArray[np.float64], ...]:
     """Return one target, none of them free, for each axis of a table with these marginal sums; each of total mass 1."""
-    goals = as_goals(targets)
-    if len(goals) != len(sums) or any(g is None for g in goals):
-        raise ValueError(f"{len(goals)} targets for a table with {len(sums)} axes: pass one each")
+    given = as_goals(targets)
+    goals = [g for g in given if g is not None]
+    if len(given) != len(sums) or len(goals) != len(given):
+        raise ValueError(f"{len(given)} targets for a table with {len(sums)} axes: pass one each")
     vectors = []
     for axis, (goal, found) in enumerate(zip(goals, sums, strict=True)):
         vector = normalized(goal, goal.aligned(None, len(found), axis, "the table"))

@@ -4,6 +4,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from numpy.typing import ArrayLike
 
 # Okabe and Ito's palette, told apart with every common form of color blindness
@@ -35,7 +36,7 @@ def use_style() -> None:
             "axes.titlesize": 11,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "axes.prop_cycle": mpl.cycler(color=list(COLORS.values())[:6]),
+            "axes.prop_cycle": cycler(color=list(COLORS.values())[:6]),
             "legend.frameon": False,
             "lines.linewidth": 1.8,
         }

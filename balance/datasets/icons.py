@@ -305,7 +305,7 @@ class ImageEncoder:
         return cls(mean, basis.astype(np.float32))
 
     def __call__(self, images: ArrayLike) -> NDArray[np.float32]:
-        return (hog(images) - self.mean) @ self.basis
+        return np.matmul(hog(images) - self.mean, self.basis)
 
 
 @cache

@@ -68,10 +68,11 @@ def digit_pictures(share: float = 1.0) -> Pictures:
     classes = [np.flatnonzero(labels == digit) for digit in range(10)]
     kept = [rows[: round(len(rows) * share ** (digit / 9))] for digit, rows in enumerate(classes)]
     rows = np.sort(np.concatenate(kept))
-    images = images[rows] / np.float32(15)
-    views = augment(images, 16)[:, :, None]
-    mean, spread = images.mean(), images.std()
-    return Pictures(images, labels[rows], (torch.as_tensor(images[:, None]) - mean) / spread, (views - mean) / spread)
+    darkness = _darkness(images[rows])
+    views = augment(darkness, 16)[:, :, None]
+    mean, spread = darkness.mean(), darkness.std()
+    inputs = torch.as_tensor(darkness[:, None])
+    return Pictures(darkness, labels[rows], (inputs - mean) / spread, (views - mean) / spread)
 
 
 def icon_pictures(limit: int = 4000) -> Pictures:
@@ -91,10 +92,10 @@ def icon_pictures(limit: int = 4000) -> Pictures:
     known = known[np.random.default_rng(0).permutation(len(known))[:limit]]
     encode = ImageEncoder.fit(known)
     classes = load_classes("artists")
-    inputs, views = encode(classes.images), [encode(view) for view in 15 * augment(known / np.float32(15), 8).numpy()]
-    spread = inputs.std()
-    inputs, views = torch.as_tensor(inputs / spread), torch.as_tensor(np.array(views) / spread)
-    return Pictures(classes.images / np.float32(15), classes.labels, inputs, views)
+    encoded, views = encode(classes.images), [encode(view) for view in 15 * augment(_darkness(known), 8).numpy()]
+    spread = encoded.std()
+    inputs, seen = torch.as_tensor(encoded / spread), torch.as_tensor(np.array(views) / spread)
+    return Pictures(_darkness(classes.images), classes.labels, inputs, seen)
 
 
 def augment(images: NDArray[np.float32], number: int) -> Tensor:
@@ -123,5 +124,9 @@ def augment(images: NDArray[np.float32], number: int) -> Tensor:
     ]
     maps = torch.stack(rows, dim=-1).unflatten(-1, (2, 3))
     pictures = torch.as_tensor(images)[:, None]
-    grids = (functional.affine_grid(maps_of_view, pictures.shape, align_corners=False) for maps_of_view in maps)
+    grids = (functional.affine_grid(maps_of_view, list(pictures.shape), align_corners=False) for maps_of_view in maps)
     return torch.stack([functional.grid_sample(pictures, grid, align_corners=False)[:, 0] for grid in grids])
+
+
+def _darkness(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return np.divide(images, np.float32(15))

@@ -153,7 +153,8 @@ class Centering:
     """
 
     def __init__(self, temperature: float = 0.04, momentum: float = 0.9):
-        self.temperature, self.momentum, self.center = temperature, momentum, None
+        self.temperature, self.momentum = temperature, momentum
+        self.center: Tensor | None = None
 
     def __call__(self, scores: Tensor) -> Tensor:
         center = scores.new_zeros(scores.shape[-1]) if self.center is None else self.center
@@ -227,7 +228,9 @@ def train_clusters(
             assigned = codes_of(teacher.compare(known))[:, :size]
             if iteration >= preset.queue_from:
                 queue = known[:, : preset.queue]
-        loss = swapped_loss(*network.compare(embedded), *assigned, preset.temperature)
+        scores_a, scores_b = network.compare(embedded)
+        codes_a, codes_b = assigned
+        loss = swapped_loss(scores_a, scores_b, codes_a, codes_b, preset.temperature)
         if iteration % (preset.iterations // preset.checkpoints) == 0:
             clusters.append(_clusters(network, pictures))
             largest = assigned.amax(-1)

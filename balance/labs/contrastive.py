@@ -1,6 +1,6 @@
 """Training two heads on frozen features with a contrastive loss, and measuring them (chapter 7). Needs torch."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -141,7 +141,7 @@ def train(
     seed: int = 0,
     device: str = "cpu",
     stop: int | None = None,
-    progress: Callable[[Iterator[int]], Iterator[int]] = iter,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> ContrastiveRun:
     """Train heads on pairs of features.
 
