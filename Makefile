@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS ?= requirements.txt
 READY := $(VENV)/.ready
-NOTEBOOKS := $(wildcard book/*.ipynb)
+BENCH := build/bench
+OPEN_CLIP := open_clip_torch==3.3.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test unit chapter lab sync experiments clean
+.PHONY: help setup book test unit types chapter lab sync links experiments bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -40,7 +41,10 @@ unit: lint $(READY) ## lint and run all tests, without executing chapters
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(if $(NOTEBOOKS),$(BIN)/nbstripout --verify --keep-id $(NOTEBOOKS))
+	$(BIN)/codespell
+
+types: $(READY) ## check the types of the package
+	$(BIN)/mypy
 
 chapter: $(READY) ## execute one chapter: make chapter N=02
 	@test -n "$(N)" || { echo "Which one? make chapter N=02"; exit 2; }
@@ -54,10 +58,26 @@ sync: $(READY) ## write the first cell of each chapter, normalize and format the
 	$(BIN)/python book/tools/sync.py
 	$(BIN)/ruff format .
 
+links: $(READY) ## ask every address outside of the book whether it answers (needs a network)
+	$(BIN)/jupyter-book config sphinx .
+	PYTHONPATH=book/tools $(BIN)/sphinx-build -b linkcheck -q -D nb_execution_mode=off \
+		-D linkcheck_report_timeouts_as_broken=1 . build/links
+
 experiments: $(READY) ## measure what balance/datasets/data/results lacks; remove a table to measure it anew
 	PYTHONPATH=. $(BIN)/python experiments/contrastive.py
 	PYTHONPATH=. $(BIN)/python experiments/clustering.py
 	PYTHONPATH=. $(BIN)/python experiments/curation.py
 
+bench: $(BENCH)/.ready ## measure the speed beside other packages: make bench ARGS="dense records --quick"
+	PYTHONPATH=. $(BENCH)/bin/python benchmarks/engine.py $(ARGS)
+
+# The peers have an environment of their own: none of them reaches the pinned one.
+$(BENCH)/.ready: requirements-bench.txt constraints.txt
+	@test -x $(BENCH)/bin/pip || $(PYTHON) -m venv --clear $(BENCH)
+	@echo "Installing requirements-bench.txt into $(BENCH) (some minutes, once)"
+	@$(BENCH)/bin/python -m pip install --quiet --requirement requirements-bench.txt
+	@$(BENCH)/bin/python -m pip install --quiet --no-deps $(OPEN_CLIP)
+	@touch $@
+
 clean: ## remove what the commands made, except .venv
-	rm -rf build _build .hypothesis .pytest_cache .ruff_cache book/.ruff_cache
+	rm -rf build _build .hypothesis .mypy_cache .pytest_cache .ruff_cache book/.ruff_cache

@@ -19,7 +19,9 @@ class BatchMeans(NamedTuple):
     complete: NDArray[np.bool_]
 
 
-def balance_many(tables: ArrayLike, targets: Sequence[ArrayLike], *, steps: int, first: int = 0) -> BalanceResult[NDArray[np.float64]]:
+def balance_many(
+    tables: ArrayLike, targets: Sequence[ArrayLike], *, steps: int, first: int = 0
+) -> BalanceResult[NDArray[np.float64]]:
     r"""Balance every table of a batch for a fixed number of half-steps.
 
     Where a table has an empty row or column (the complement of the event S of the paper) balancing is not
@@ -103,10 +105,17 @@ def balanced_means(
     h = checks.as_values(h, stack.shape, "h")
     values = np.empty((len(stack.tables), steps + 1))
 
+    weighted: dict[int, NDArray] = {}
+
     def visit(block, kept, k, state):
-        # sum over cells of u (h P) v, by the contraction of the half-steps
-        weighted = state.masses.contract(state.values * h, state.scalings, 0)
-        values[block, k][kept] = (state.scalings[0] * weighted).sum(axis=-1)
+        # the sum over all cells of u (h P) v is one more contraction, that of h P
+        if k == 0:
+            weighted[block.start] = state.masses.values * h
+        times_h = weighted[block.start] if state.powers is None else state.values * h
+        sums = state.masses.contract(times_h, state.scalings, 0)
+        values[block, k][kept] = np.einsum("bx,bx->b", state.scalings[0], sums)
+        if k == steps:
+            del weighted[block.start]
 
     stack.balance(steps, first, visit=visit)
     off = np.flatnonzero(~stack.complete)
@@ -115,7 +124,7 @@ def balanced_means(
 
 
 def _batch(tables):
-    array = as_array(tables, "tables")
+    array = as_array(tables, "table")
     if array.ndim != 3:
-        raise ValueError(f"tables has {array.ndim} axes: pass one batch of shape (B, m, l)")
+        raise ValueError(f"table has {array.ndim} axes: pass one batch of shape (B, m, l)")
     return array

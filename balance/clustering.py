@@ -322,8 +322,12 @@ def usage_variance(table: ArrayLike, batch_size: int, sweeps: int) -> NDArray[np
 
 
 def _matrix(values: Tensor) -> Tensor:
-    if values.ndim < 2:
-        raise ValueError(f"{values.ndim} axes: pass one row for each image, one column for each prototype")
+    if not isinstance(values, Tensor):
+        raise ValueError(f"scores is a {type(values).__name__}: pass a tensor")
+    if values.ndim < 2 or 0 in values.shape:
+        raise ValueError(
+            f"scores has shape {tuple(values.shape)}: pass one row for each image, one column for each prototype"
+        )
     return values
 
 
@@ -334,6 +338,4 @@ def _fitting(center: Tensor, scores: Tensor) -> Tensor:
 
 
 def _positive(value: float, name: str = "temperature") -> float:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} = {value!r}: choose a positive number")
-    return value
+    return checks.check_number(value, name, 0, math.inf, "a positive number")

@@ -117,13 +117,13 @@ def balanced_loss(scores: Tensor, *, steps: int, targets: Sequence[Tensor] | Non
     >>> [round(balanced_loss(scores, steps=k).item(), 4) for k in (0, 1, 2)]
     [0.4334, 0.3616, 0.3225]
     """
+    if not isinstance(scores, Tensor) or scores.ndim < 2 or scores.shape[-2] != scores.shape[-1]:
+        raise ValueError(f"scores has shape {np.shape(scores)}: pairs stand on the diagonal of a square matrix")
     m = scores.shape[-1]
-    if scores.ndim < 2 or scores.shape[-2] != m:
-        raise ValueError(f"scores has shape {tuple(scores.shape)}: pairs stand on the diagonal of a square matrix")
     # only the diagonal is needed: of the table itself nothing is formed
-    halves = [sum(_potentials(scores, targets, steps, first)).mean(-1) for first in (0, 1)]
-    diagonal = at_least_float32(scores).diagonal(dim1=-2, dim2=-1).mean(-1)
-    return -diagonal - sum(halves) / 2 - math.log(m)
+    diagonal = at_least_float32(scores).diagonal(dim1=-2, dim2=-1)
+    halves = [sum(_potentials(scores, targets, steps, first), diagonal) for first in (0, 1)]
+    return -(halves[0] + halves[1]).mean(-1) / 2 - math.log(m)
 
 
 def marginals(
@@ -188,6 +188,4 @@ def _potentials(scores: Tensor, targets: Sequence[Tensor] | None, steps: int, fi
     if scores.ndim < 2:
         raise ValueError(f"scores has {scores.ndim} axes: pass one row for each image, one column for each text")
     steps, first = check_count(steps, "steps"), check_axis(first, 2, "first")
-    if targets is None:
-        targets = [np.ones(n) / n for n in scores.shape[-2:]]
     return log_potentials(scores, targets, steps, first)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import ahocorasick
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, issparse
 
 from balance._engine import checks
-from balance._engine.numbers import entry
+from balance._engine.numbers import as_array, entry
 from balance.projections import data_balance
 
 _MARKS = str.maketrans({mark: f" {mark} " for mark in ",.;:?!`"})
@@ -281,9 +281,13 @@ def metaclip_inclusion(table: csr_array | ArrayLike, cap: float) -> NDArray[np.f
 
 def check_incidence(table: csr_array | ArrayLike) -> csr_array:
     """Return a copy of a table of zeros and ones, as csr_array of int64 in canonical form, or raise."""
-    table = csr_array(table, copy=True)
-    if table.ndim != 2:
-        raise ValueError(f"the table has {table.ndim} axes: pass captions x keywords, as from match_keywords")
+    kept = table if issparse(table) else as_array(table, "table")
+    if kept.ndim != 2 or kept.dtype.kind not in "biuf":
+        raise ValueError(
+            f"the table has {kept.ndim} axes of dtype {kept.dtype}: pass captions x keywords, zeros and ones, as from"
+            " match_keywords"
+        )
+    table = csr_array(kept.astype(np.float64), copy=True)
     table.sum_duplicates()
     table.eliminate_zeros()
     wrong = np.flatnonzero(table.data != 1)
@@ -297,9 +301,7 @@ def check_incidence(table: csr_array | ArrayLike) -> csr_array:
 
 
 def _cap(cap):
-    if not cap > 0:
-        raise ValueError(f"cap = {cap!r}: pass a positive number of captions")
-    return float(cap)
+    return checks.check_number(cap, "cap", 0, np.inf, "a positive number of captions", ends=(False, True))
 
 
 def _spaced(text):

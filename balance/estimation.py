@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from balance._engine import checks
-from balance._engine.numbers import as_doubles
+from balance._engine.numbers import as_doubles, is_series
 from balance._engine.read import Problem, read
 from balance.projections import ConvergenceWarning, data_balance
 from balance.records import Records
@@ -41,14 +41,14 @@ class Estimate:
         n minus the number of fitted means, of the variance estimate and of Student's t.
     steps : int
         Half-steps done: 0 if a value was not seen.
-    unseen : tuple of two tuples
-        The values of X and of Y that have a target and no record. Both empty: the event S of the paper.
+    unseen : tuple of tuples, one per variable
+        The values that have a target and no record. All empty: the event S of the paper.
     plain : float
-        Mean of the records, not balanced.
+        Mean of the records with their base weights, not balanced.
     weights : ndarray, shape (n,)
-        Balanced mass of each record; the value is their inner product with the outcomes.
-    table : ndarray, shape (m, l)
-        The balanced table.
+        Balanced mass of each record, of total 1; the value is their inner product with the outcomes.
+    table : ndarray, one axis per variable, or None
+        The balanced table; None if it would have more than a million cells and more cells than there are records.
     """
 
     value: float
@@ -57,10 +57,10 @@ class Estimate:
     level: float
     degrees_of_freedom: int
     steps: int
-    unseen: tuple[tuple[Hashable, ...], tuple[Hashable, ...]]
+    unseen: tuple[tuple[Hashable, ...], ...]
     plain: float
     weights: NDArray[np.float64] = field(repr=False)
-    table: NDArray[np.float64] = field(repr=False)
+    table: NDArray[np.float64] | None = field(repr=False)
 
 
 def estimate(
@@ -129,23 +129,29 @@ def estimate(
     >>> round(result.value, 4), round(result.plain, 4), result.degrees_of_freedom
     (3.85, 3.1667, 3)
     """
-    records = records if isinstance(records, Records) else Records(*records)
+    if not isinstance(records, Records):
+        if not isinstance(records, Sequence) or isinstance(records, str):
+            raise ValueError(
+                f"records is a {type(records).__name__}: pass Records, or a tuple with one column per variable"
+            )
+        records = Records(*records)
     problem = read(records, targets, may_miss=True)
     codes, shape = problem.codes, problem.masses.shape
     for axis, target in enumerate(problem.targets):
         if target is not None and not target.all():
             value = problem.label(axis, int(np.argmin(target)))
             raise ValueError(f"targets[{axis}]: value {value!r} has mass 0: leave it out, with its records")
+    if is_series(outcome) and records.index is not None and not outcome.index.equals(records.index):
+        raise ValueError("outcome is a Series with another index than the records: bring them into one order")
     values = as_doubles(outcome, "outcome")
     if values.ndim > 1:
         values = checks.as_values(values, shape, "outcome")[codes]
     values = checks.as_values(values, (len(records),), "outcome")
     first = checks.check_axis(first, len(shape), "first")
     steps = None if steps is None else checks.check_count(steps, "steps")
-    if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1:
-        raise ValueError(f"level = {level!r}: pass a number between 0 and 1, such as 0.95")
+    level = checks.check_number(level, "level", 0, 1, "a number between 0 and 1, such as 0.95")
     unseen = tuple(
-        () if t is None else tuple(problem.label(a, i) for i in np.flatnonzero(problem.sums[a] == 0))
+        () if t is None else tuple(problem.label(a, int(i)) for i in np.flatnonzero(problem.sums[a] == 0))
         for a, t in enumerate(problem.targets)
     )
     base = records.weights / records.weights.sum()
@@ -156,19 +162,21 @@ def estimate(
     elif steps != 0:
         result = data_balance(records, targets, steps=steps, first=first)
         weights, done = result.table.weights, result.steps
+    # to convergence all marginals are matched, however few half-steps that took
+    matched = done if steps is not None or any(unseen) else len(shape)
     axes = [a % len(shape) for a in range(first, first + len(shape)) if problem.targets[a % len(shape)] is not None]
     value, n = float(weights @ values), len(records)
-    freedom = n - 1 - sum(shape[a] - 1 for a in axes[:done])
+    freedom = n - 1 - sum(shape[a] - 1 for a in axes[:matched])
     error = margin = np.inf
     if freedom > 0:
-        influence = _influence(problem, weights, values, axes, done if steps is not None or done == 0 else None)
+        influence = _influence(problem, weights, values, axes, matched if steps is not None or any(unseen) else None)
         error = np.sqrt(n / freedom * (weights**2 @ influence**2))
         margin = stdtrit(freedom, (1 + level) / 2) * error
     return Estimate(
         value=value,
         standard_error=float(error),
         interval=(float(value - margin), float(value + margin)),
-        level=float(level),
+        level=level,
         degrees_of_freedom=freedom,
         steps=done,
         unseen=unseen,

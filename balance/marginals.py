@@ -342,8 +342,7 @@ def ridge_split(table: ArrayLike, h: ArrayLike, share: float) -> ErrorParts:
     [0.5, -0.5]
     """
     joint, values = checks.as_law(table, h)
-    if not 0 <= share < 1:
-        raise ValueError(f"share = {share!r}: pass N / (n + N), at least 0 and less than 1")
+    share = checks.check_number(share, "share", 0, 1, "N / (n + N), at least 0 and less than 1", ends=(True, False))
     m, l = joint.shape
     to_x, to_y = joint / joint.sum(axis=1, keepdims=True), (joint / joint.sum(axis=0)).T
     equations = np.block([[np.eye(m), share * to_x], [share * to_y, np.eye(l)]])
@@ -392,8 +391,7 @@ def pooled_targets(
     tables, vectors = _stack(counts, targets, empty=True)
     if np.any(np.asarray(counts) % 1):
         raise ValueError("counts: pass whole numbers; their sum is the number of pairs")
-    if not 0 < prior_count < np.inf:
-        raise ValueError(f"prior_count = {prior_count!r}: pass a positive number of observations")
+    prior_count = checks.check_number(prior_count, "prior_count", 0, np.inf, "a positive number of observations")
     kept = total / (total + prior_count)
     return tuple(kept * tables.sum(-1 - a) + (1 - kept) * q for a, q in enumerate(vectors))
 
@@ -450,8 +448,7 @@ def soft_balance(
     [[0.3333, 0.3333], [0.1667, 0.1667]]
     """
     steps, first = checks.check_count(steps, "steps"), checks.check_axis(first, 2, "first")
-    if not 0 < exponent <= 1:
-        raise ValueError(f"exponent = {exponent!r}: pass a number in (0, 1]")
+    exponent = checks.check_number(exponent, "exponent", 0, 1, "a number in (0, 1]", ends=(False, True))
     tables, targets = _stack(tables, targets)
     leading = np.broadcast_shapes(tables.shape[:-2], *(q.shape[:-1] for q in targets))
     tables = np.broadcast_to(tables, leading + tables.shape[-2:])

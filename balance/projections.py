@@ -176,7 +176,10 @@ def project(table: T, target: Any, axis: int) -> T:
     ndim = _axes(table)
     targets = [None] * ndim
     targets[checks.check_axis(axis, ndim)] = target
-    return data_balance(table, targets, steps=1, first=axis).table
+    try:
+        return data_balance(table, targets, steps=1, first=axis).table
+    except ValueError as error:
+        raise ValueError(str(error).replace(f"targets[{axis}]", "target")) from None
 
 
 def data_balance(
@@ -213,8 +216,8 @@ def data_balance(
     steps : int, optional
         Number of half-steps, exactly those of the formula. Not together with `tol`.
     tol : float, optional
-        Stop once the total variation distance of every marginal from its target is at most `tol`; 1e-9 if neither is
-        given. With two targets, half-steps may be over-relaxed on the way, except with `keep_iterates`.
+        Stop once the total variation distance of every marginal from its target is at most `tol`; if neither is given
+        1e-9, or for tensors of less precision what rounding leaves. With two targets, half-steps may be over-relaxed on the way, except with `keep_iterates`.
     max_steps : int
         Most half-steps tried for `tol`.
     first : int
@@ -255,19 +258,21 @@ def data_balance(
     """
     if steps is not None and tol is not None:
         raise ValueError("give one of steps (a number of half-steps) and tol (an error), not both")
-    if steps is None and tol is None:
-        tol = 1e-9
     if steps is not None:
         steps = checks.check_count(steps, "steps")
     max_steps = checks.check_count(max_steps, "max_steps")
     if tol is not None:
-        tol = _tolerance(tol)
+        tol = checks.check_number(tol, "tol", 0, 1, "a total variation distance between 0 and 1")
+    if not (isinstance(table, Records) and isinstance(targets, Mapping)):
+        targets = as_sequence(targets)
     if is_tensor(table) or (isinstance(table, Scores) and is_tensor(table.values)):
         from balance._engine import tensors
 
-        return tensors.balance(table, targets, steps, tol, max_steps, first, keep_iterates)
-    if not isinstance(targets, Mapping):
-        targets = as_sequence(targets)
+        result = tensors.balance(table, targets, steps, tol, max_steps, first, keep_iterates)
+        warn_unless_reached(result)
+        return result
+    if steps is None and tol is None:
+        tol = 1e-9
     if _axes(table) > len(targets) >= 2 and not is_frame(table) and not isinstance(table, Records):
         if keep_iterates:
             raise ValueError("keep_iterates: pass one table at a time; the errors of a stack are in `history`")
@@ -277,16 +282,18 @@ def data_balance(
         problem = read(table, targets)
         first = checks.check_axis(first, problem.masses.ndim, "first")
         state = State(problem.masses, problem.targets, problem.sums)
-        trace = run(state, steps=steps, tol=tol, max_steps=max_steps, first=first, keep_iterates=keep_iterates)
+        trace = run(
+            state,
+            first=first,
+            steps=steps,
+            tol=tol,
+            max_steps=max_steps,
+            keep_iterates=keep_iterates,
+            measure=keep_iterates or sum(t is not None for t in problem.targets) <= 2,
+        )
         result = of_problem(problem, state, trace, tol, first)
     warn_unless_reached(result)
     return result
-
-
-def _tolerance(tol: Any) -> float:
-    if isinstance(tol, bool) or not isinstance(tol, (int, float, np.integer, np.floating)) or not 0 < tol < 1:
-        raise ValueError(f"tol = {tol!r}: pass a total variation distance between 0 and 1")
-    return float(tol)
 
 
 def _axes(table: Any) -> int:

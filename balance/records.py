@@ -80,8 +80,11 @@ class Records:
         lengths = [len(column) for column in self.columns]
         if len(set(lengths)) > 1:
             raise ValueError(f"the variables have {', '.join(map(str, lengths))} records: pass one value per record")
-        if self.index is None:
-            self.index = next((c.index for c in columns if is_series(c)), None)
+        indexes = [] if self.index is None else [self.index]
+        indexes += [c.index for c in (*columns, weights) if is_series(c)]
+        if any(not indexes[0].equals(index) for index in indexes[1:]):
+            raise ValueError("two Series differ in their index: bring them into one order, as by one DataFrame")
+        self.index = indexes[0] if indexes else None
         n = lengths[0]
         if weights is None:
             self.weights: NDArray[np.float64] = np.full(n, 1 / n)
@@ -175,9 +178,13 @@ def _column(values: Any, name: str) -> Column:
     if np.ma.is_masked(values):
         raise ValueError(f"{name} has masked entries: fill them, or leave them out")
     if not isinstance(values, (list, tuple, np.ndarray)):
+        if not (hasattr(values, "__array__") or hasattr(values, "__iter__")):
+            raise ValueError(f"{name} is {values!r}: pass one value per record"[:300])
         values = np.asarray(values) if hasattr(values, "__array__") else list(values)
     if isinstance(values, (list, tuple)) and all(isinstance(v, (int, np.integer)) for v in values):
         values = np.array(values) if len(values) else np.empty(0, np.intp)
+        if values.dtype.kind == "O":
+            raise ValueError(f"{name} holds {max(values, key=abs)}, too large for a code: pass such labels as strings")
     if isinstance(values, np.ndarray):
         if values.ndim != 1:
             raise ValueError(f"{name} has shape {values.shape}: pass one value per record")
@@ -194,7 +201,9 @@ def _codes(values: NDArray, name: str) -> Column:
         at = int(np.argmin(values))
         raise ValueError(f"{name}[{at}] = {values[at]}: codes are >= 0; for labels of numbers pass strings or floats")
     if values.size and int(values.max()) > np.iinfo(np.intp).max:
-        raise ValueError(f"{name}[{int(np.argmax(values))}] = {values.max()} is too large for a code: pass it as a string")
+        raise ValueError(
+            f"{name}[{int(np.argmax(values))}] = {values.max()} is too large for a code: pass it as a string"
+        )
     return Column(values.astype(np.intp))
 
 
@@ -208,11 +217,13 @@ def _labels(values: Sequence, name: str) -> Column:
         except (TypeError, ValueError):
             present = False
         if not present:
-            raise ValueError(f"{name}[{i}] is missing: drop such records, or give them a label")
+            raise ValueError(f"{name}[{i}] = {value} is missing: drop such records, or give them a label")
         try:
             codes[i] = place.setdefault(value, len(place))
         except TypeError:
-            raise ValueError(f"{name}[{i}] is a {type(value).__name__}: labels are strings, numbers or tuples") from None
+            raise ValueError(
+                f"{name}[{i}] is a {type(value).__name__}: labels are strings, numbers or tuples"
+            ) from None
     return Column(codes, list(place))
 
 

@@ -67,7 +67,7 @@ def book(tmp_path):
 
     def write(change=lambda notebook: None):
         notebook = sample()
-        text = sync.synchronize(nbformat.writes(notebook), sync.setup_source())
+        text = sync.synchronize(nbformat.writes(notebook), sync.setup_source("07_sample.ipynb"))
         notebook = nbformat.reads(text, as_version=4)
         change(notebook)
         path = tmp_path / "07_sample.ipynb"

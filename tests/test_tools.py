@@ -1,9 +1,13 @@
 """Tests of the tools that read, normalize and describe the chapters."""
 
+import ast
 import hashlib
-import importlib
+import importlib.metadata
+import importlib.util
+import re
 import subprocess
 import sys
+import tomllib
 import types
 
 import execute
@@ -79,11 +83,11 @@ def test_sync_drops_outputs_and_foreign_metadata(book):
     expected = clean.read_text()
     path, _ = book(dirty)
     assert path.read_text() != expected
-    assert sync.synchronize(path.read_text(), sync.setup_source()) == expected
+    assert sync.synchronize(path.read_text(), sync.setup_source(path.name)) == expected
 
 
-def run_setup_cell(url=""):
-    exec(compile(sync.SETUP.format(url=url), "setup", "exec"), {})
+def run_setup_cell(url="", extras="book"):
+    exec(compile(sync.SETUP.format(url=url, extras=extras), "setup", "exec"), {})
 
 
 @pytest.fixture
@@ -111,7 +115,7 @@ def test_setup_cell_names_the_other_package(packages):
 def test_setup_cell_without_address_says_how_to_install(packages, monkeypatch):
     packages(None)
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("nothing to install from"))
-    with pytest.raises(ImportError, match=r"pip install \."):
+    with pytest.raises(ImportError, match=r"pip install '\.\[book\]'"):
         run_setup_cell()
 
 
@@ -125,15 +129,69 @@ def test_setup_cell_installs_from_the_address_and_never_by_name(packages, monkey
         packages(types.SimpleNamespace(data_balance=print))
 
     monkeypatch.setattr(subprocess, "run", install)
-    run_setup_cell("https://example.org/book")
-    address = "benefits-of-balance @ git+https://example.org/book"
-    assert commands == [[sys.executable, "-m", "pip", "install", "--quiet", address]]
+    run_setup_cell("https://example.org/book", "book,learn")
+    address = "benefits-of-balance[book,learn] @ git+https://example.org/book"
+    assert commands == [[sys.executable, "-m", "pip", "install", "-q", address]]
 
 
 def test_setup_cell_is_short_and_fits():
-    lines = sync.SETUP.splitlines()
+    lines = sync.setup_source("09_curation.ipynb").splitlines()
     assert len(lines) <= 15
     assert max(map(len, lines)) <= 88
+
+
+def imports(source, package):
+    """The modules that a module imports when it is imported, those of our package by their full names."""
+    found, nodes = set(), list(ast.parse(source).body)
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            nodes += node.orelse
+        elif not isinstance(node, ast.FunctionDef):
+            nodes.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def required(source):
+    """The distributions, beyond the standard library, to which the imports of this code lead."""
+    todo, done = imports(source, ""), set()
+    while todo:
+        module = todo.pop()
+        done.add(module)
+        file = statements.ROOT / module.replace(".", "/")
+        for path in (file.with_suffix(".py"), file / "__init__.py"):
+            if module.split(".")[0] == "balance" and path.is_file():
+                package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+                todo |= {"balance", *imports(path.read_text(), package)} - done
+    outside = {module.split(".")[0] for module in done} - {"balance"} - sys.stdlib_module_names
+    return {name for module in outside for name in importlib.metadata.packages_distributions()[module]}
+
+
+def installed(*extras):
+    """The distributions that `pip install .` brings, with these extras, by pyproject.toml."""
+    project = tomllib.loads((statements.ROOT / "pyproject.toml").read_text())["project"]
+    lines = sum((project["optional-dependencies"][extra] for extra in extras), project["dependencies"])
+    return {re.match(r"[\w-]+", line)[0] for line in lines}
+
+
+def test_package_itself_imports_what_it_installs():
+    assert required("import balance") <= installed()
+
+
+@pytest.mark.parametrize("path", statements.chapter_paths(), ids=lambda path: path.stem)
+def test_setup_cell_installs_what_the_chapter_imports(path):
+    """By the import statements of modules: what only a function imports is the reader's choice."""
+    needed = required("\n".join(cell.source for cell in statements.Chapter(path, statements.read(path)).code))
+    extras = sync.EXTRAS.get(path.name[:2], "book").split(",")
+    assert needed <= installed(*extras)
+    for extra in extras:
+        rest = [other for other in extras if other != extra]
+        assert not needed <= installed(*rest), f"{extra} is not needed"
 
 
 def code_notebook(source="x = 1", **metadata):

@@ -33,12 +33,9 @@ def check_masses(values: NDArray[np.float64], name: str, locate=None) -> None:
         raise ValueError(f"{name} has no mass: at least one entry must be positive")
 
 
-def check_kept(values: NDArray[np.float64], total: float, least: float, name: str, locate=None) -> None:
-    """Raise if a positive entry, divided by the total, is no full double any more; `least` is the least entry."""
-    tiny = np.finfo(np.float64).tiny * max(total, 1)
-    if least >= tiny:
-        return
-    lost = (values > 0) & (values < tiny)
+def check_kept(values: NDArray[np.float64], scaled: NDArray[np.float64], name: str, locate=None) -> None:
+    """Raise if a positive value has become less than the least full double by scaling."""
+    lost = (values > 0) & (scaled < np.minimum(values, np.finfo(np.float64).tiny))
     if lost.any():
         raise ValueError(
             f"{(locate or locate_entry(name))(lost)} = {values[lost][0]:.3g} is lost in double precision beside the"
@@ -52,10 +49,10 @@ def as_table(values: ArrayLike, name: str = "table") -> NDArray[np.float64]:
     if array.ndim < 2:
         raise ValueError(f"{name} has {array.ndim} axes: a table has at least 2")
     # divided by the largest entry first: the sum of the others may overflow
-    array /= array.max()
-    total = array.sum()
-    check_kept(array, total, array.min(), name)
-    return array / total
+    scaled = array / array.max()
+    scaled /= scaled.sum()
+    check_kept(array, scaled, name)
+    return scaled
 
 
 def as_joint(values: ArrayLike) -> NDArray[np.float64]:
@@ -119,6 +116,16 @@ def check_count(value: int, name: str, least: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name} = {value!r}: pass an integer >= {least}")
     return int(value)
+
+
+def check_number(
+    value: Any, name: str, low: float, high: float, what: str, *, ends: tuple[bool, bool] = (False, False)
+):
+    """Return `value` as a float if it is a real number between two bounds; `ends` says which of them it may be."""
+    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not real or not (low < value < high or (ends[0] and value == low) or (ends[1] and value == high)):
+        raise ValueError(f"{name} = {value!r}: pass {what}"[:300])
+    return float(value)
 
 
 def check_preset(preset) -> None:

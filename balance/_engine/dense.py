@@ -17,6 +17,8 @@ _SMALL_TABLE = 256
 class Dense(Masses):
     """A table of any number of axes; the first `len(stack)` axes number the tables."""
 
+    every_cell = True
+
     def __init__(self, values: NDArray, axes: int, wrap=lambda values: values):
         self.values, self._wrap = values, wrap
         self.stack, self.shape = values.shape[:-axes], values.shape[-axes:]
@@ -88,7 +90,8 @@ class DenseLogs(Dense):
         values = np.exp(logs - top)
         total = values.sum(axis=inner, keepdims=True)
         super().__init__(values / total, axes, wrap)
-        self.logs = logs - (top + np.log(total))
+        # a common offset first: it may be larger than all differences
+        self.logs = (logs - top) - np.log(total)
         self.total = np.ones((*self.stack, 1))
 
     def support(self):

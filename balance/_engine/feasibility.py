@@ -9,6 +9,26 @@ from numpy.typing import NDArray
 from balance._engine.loop import State, safe_divide
 from balance._engine.masses import NEVER
 
+_CLEAR = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Separation:
+    """Functions of the axes whose mean under the targets is larger than their sum can be on a positive cell.
+
+    For a table Q with these marginals the sum of the means would be the mean of the sum under Q.
+
+    Attributes
+    ----------
+    functions : tuple of ndarray or None, one per axis
+        None on a free axis.
+    gap : float
+        Sum of the means minus the largest sum on a positive cell, > 0.
+    """
+
+    functions: tuple[NDArray[np.float64] | None, ...]
+    gap: float
+
 
 @dataclass(frozen=True, eq=False)
 class Obstruction:
@@ -34,14 +54,14 @@ class Obstruction:
     excess: float
 
 
-def find_obstruction(state: State, slack: float) -> Obstruction | None:
+def find_obstruction(state: State, slack: float) -> Obstruction | Separation | None:
     """Return a proof of infeasibility that the state shows, or None. Of a stack none is looked for.
 
     A set A of values is an obstruction when its target mass exceeds that of all values of another axis in which its
     cells lie. In the limit of an infeasible problem with two targets, the values whose factor target / marginal is
     largest form one, so that the sets tried are the first values in that order; `reached` says how many of them a value
-    of the other axis needs. With more targets the same holds for each pair of axes, and the proof is still one, but it
-    need not exist.
+    of the other axis needs. With more targets it need not exist for any pair of axes. Then the potentials, which grow
+    without bound, become functions that separate the targets from all tables with this support.
     """
     state = state.in_numpy()
     if state is None:
@@ -50,7 +70,7 @@ def find_obstruction(state: State, slack: float) -> Obstruction | None:
     with np.errstate(all="ignore"):
         live = masses.spread([(u > 0).astype(np.int8) for u in state.scalings], np.multiply) > 0
         live &= masses.exponents() > NEVER
-        if live.all() and state.stranded is None:
+        if masses.every_cell and live.all() and state.stranded is None:
             # a positive table has a solution for all positive targets
             return None
         marginals = state.marginals()
@@ -74,4 +94,18 @@ def find_obstruction(state: State, slack: float) -> Obstruction | None:
         values = np.flatnonzero(mask)
         other = next(a for a in constrained if a != axis)
         return Obstruction(axis, values, other, np.empty(0, np.intp), float(targets[axis][values].sum()))
-    return None
+    return _separation(state, live) if len(constrained) > 2 else None
+
+
+def _separation(state: State, live: NDArray[np.bool_]) -> Separation | None:
+    """Return the potentials as a proof if they are one."""
+    potentials = [
+        None if t is None else np.where(t > 0, f, 0) for t, f in zip(state.targets, state.potentials(), strict=True)
+    ]
+    filled = [np.zeros(n) if f is None else f for f, n in zip(potentials, state.masses.shape, strict=True)]
+    largest = np.where(live, state.masses.spread(filled, np.add), -np.inf).max()
+    means = sum(float(t @ f) for t, f in zip(state.targets, filled, strict=True) if t is not None)
+    size = max(float(np.abs(f).max()) for f in filled)
+    gap = means - float(largest)
+    # far beyond the rounding of sums of such potentials
+    return Separation(tuple(potentials), gap) if gap > _CLEAR * size else None

@@ -84,13 +84,14 @@ class State:
             self.sums(due[0], exponent)
         elif due:
             self._all_sums()
-        errors = [zero] * self.masses.ndim
-        for a in due:
-            # in place: for small tables the temporaries cost more than the sums
-            gap = self.scalings[a] * self.sums(a)
-            gap -= self.targets[a]
-            errors[a] = 0.5 * np.add.reduce(np.abs(gap, out=gap), axis=-1)
-        return errors
+        return [self.error(a) if a in due else zero for a in range(self.masses.ndim)]
+
+    def error(self, axis: int) -> NDArray[np.float64]:
+        """Return that of one axis with a target."""
+        # in place: for small tables the temporaries cost more than the sums
+        gap = self.scalings[axis] * self.sums(axis)
+        gap -= self.targets[axis]
+        return 0.5 * np.add.reduce(np.abs(gap, out=gap), axis=-1)
 
     def step(self, axis: int, exponent: float = 1.0, accumulate: bool = True) -> None:
         """Do a half-step on an axis; after one that no scaling can do, `stranded` says why."""
@@ -101,13 +102,15 @@ class State:
         if ahead is not None:
             fresh = ahead[2]
         else:
-            with np.errstate(all="ignore"):
-                fresh = self._rule(axis, exponent, accumulate)(sums, _ALL)
+            fresh = self._rule(axis, exponent, accumulate)(sums, _ALL)
         if self._in_range(sums, fresh):
             self.scalings[axis] = fresh
         else:
-            ahead = None
+            ahead, before = None, self.saved()
             self._step_by_powers(axis, exponent, accumulate)
+            if self.stranded is not None:
+                self.restore(before)
+                return
         self._sums = [s if a == axis else None for a, s in enumerate(self._sums)]
         if ahead is not None:
             self._sums[1 - axis] = ahead[3]
@@ -142,8 +145,7 @@ class State:
         # of the scalings themselves, and of the sums, which are their inverses up to the target.
         limit = WIDEST**2
         flat, other = fresh.ravel(), sums.ravel()
-        with np.errstate(all="ignore"):
-            return bool(flat @ flat < limit and other @ other < limit)
+        return bool(flat @ flat < limit and other @ other < limit)
 
     def _step_by_powers(self, axis: int, exponent: float, accumulate: bool) -> None:
         """Do a half-step whose sums or scalings leave the doubles: move powers of two from the scalings to the masses.
@@ -220,6 +222,12 @@ class State:
         return self.masses.scaled(self.scalings, self.powers)
 
 
+def cycle_of(state: State, first: int) -> list[int]:
+    """Return the axes with a target, in the order of their half-steps."""
+    ndim = state.masses.ndim
+    return [a % ndim for a in range(first, first + ndim) if state.targets[a % ndim] is not None]
+
+
 def half_steps(
     state: State,
     first: int = 0,
@@ -228,10 +236,10 @@ def half_steps(
 ) -> Iterator[State]:
     """Yield the state after 0, 1, 2, ... half-steps, on each axis with a target in turn, from `first` on.
 
-    `exponent` is asked before each half-step. The iteration ends when the state is stranded.
+    `exponent` is asked before each half-step. The iteration ends when the state is stranded. What divides by zero or
+    overflows on the way is found out and done again by powers of two: callers silence NumPy's warnings.
     """
-    ndim = state.masses.ndim
-    axes = [a % ndim for a in range(first, first + ndim) if state.targets[a % ndim] is not None]
+    axes = cycle_of(state, first)
     yield state
     while axes:
         for axis in axes:

@@ -42,6 +42,8 @@ class Masses(ABC):
     total: NDArray[np.float64]
     # whether the user sees logarithms
     logarithmic: ClassVar[bool] = False
+    # whether each combination of values has a place, so that an absent cell is an entry of 0
+    every_cell: ClassVar[bool] = False
     borrowed: bool = False
     fingerprint: NDArray[np.float64] | None = None
 

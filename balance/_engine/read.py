@@ -123,12 +123,9 @@ def dense(array: NDArray[np.float64], wrap=lambda values: values) -> tuple[Dense
         total = first.sum()
     if not (least >= 0 and 1 / _TOTAL < total < _TOTAL):
         check_masses(array, "table")
-        array = np.ldexp(array, -int(np.frexp(array.max())[1]))
-        masses, sums = dense(array, wrap)
-        return masses, sums
+        return dense(_centered(array, "table"), wrap)
     masses = Dense(array, array.ndim, wrap)
     masses.total = np.array([total])
-    check_kept(array, total, least, "table")
     if array.ndim == 2:
         return masses, [first, rest] if rows is array else [rest, first]
     return masses, masses.starting_sums()
@@ -152,7 +149,11 @@ def _read_sparse(table: Any):
     if table.dtype.kind not in "biuf":
         raise ValueError(f"table has dtype {table.dtype}: pass real numbers")
     # doubles before duplicates are added up: small integers would wrap
-    array = sparse.csr_array(table.astype(np.float64), copy=True)
+    array = sparse.csr_array(table.astype(np.float64))
+    if array.data is getattr(table, "data", None) or np.may_share_memory(
+        array.data, np.asarray(getattr(table, "data", 0.0))
+    ):
+        array = array.copy()
     array.sum_duplicates()
 
     def locate(wrong):
@@ -170,16 +171,19 @@ def _positive_masses(values: NDArray[np.float64], name: str, locate=None) -> NDA
     check_masses(values, name, locate)
     with np.errstate(over="ignore"):
         total = values.sum()
-    if not 1 / _TOTAL < total < _TOTAL:
-        values = np.ldexp(values, -int(np.frexp(values.max())[1]))
-        total = values.sum()
-    check_kept(values, total, values.min(), name, locate)
-    return values
+    return values if 1 / _TOTAL < total < _TOTAL else _centered(values, name, locate)
+
+
+def _centered(values: NDArray[np.float64], name: str, locate=None) -> NDArray[np.float64]:
+    """Return the masses times the power of two that brings the largest near 1; raise if one would be lost."""
+    scaled = np.ldexp(values, -int(np.frexp(values.max())[1]))
+    check_kept(values, scaled, name, locate)
+    return scaled
 
 
 def _read_logs(values: Any):
-    if isinstance(values, Scores) or isinstance(values, Records) or sparse.issparse(values):
-        raise ValueError("Scores: pass an array or a tensor of logarithms")
+    if isinstance(values, Scores | Records) or sparse.issparse(values) or is_frame(values):
+        raise ValueError("Scores: the scores are an array or a tensor of logarithms; of a DataFrame pass `to_numpy()`")
     logs = as_doubles(values, "scores")
     if logs.ndim < 2:
         raise ValueError(f"scores has {logs.ndim} axes: a table has at least 2")
@@ -198,10 +202,15 @@ def check_logs(logs: NDArray[np.float64], axes: int) -> None:
     """Raise unless the entries of a table of logarithms, or of a stack, are finite or -inf, not all of them -inf."""
     if logs.size == 0:
         raise ValueError(f"scores has shape {logs.shape}: pass at least one value on each axis")
-    wrong = np.isnan(logs) | (logs == np.inf)
+    # beyond this, rounding takes a thousandth of a mass with it
+    most = 1e-3 / np.finfo(np.float64).eps
+    wrong = np.isnan(logs) | ((logs > -np.inf) & (np.abs(logs) > most))
     if wrong.any():
         index = np.argwhere(wrong)[0]
-        raise ValueError(f"{entry('scores', index)} = {logs[tuple(index)]}: scores are finite, or -inf for an empty cell")
+        raise ValueError(
+            f"{entry('scores', index)} = {logs[tuple(index)]}: scores are finite, or -inf for an empty cell,"
+            " and not so large that their differences are lost"
+        )
     if (logs.max(axis=tuple(range(-axes, 0))) == -np.inf).any():
         raise ValueError("scores has no mass: at least one entry of a table must be finite")
 
@@ -272,7 +281,9 @@ def _on_axis(column: Column, goal: Goal | None, axis: int) -> tuple[NDArray[np.i
             )
         size = len(goal.values)
         if column.ordered and size != len(column.labels or ()):
-            raise ValueError(f"{goal.name} has length {size}, the variable on axis {axis} {len(column.labels or ())} categories")
+            raise ValueError(
+                f"{goal.name} has length {size}, the variable on axis {axis} {len(column.labels or ())} categories"
+            )
         over = int(column.codes.max())
         if over >= size:
             at = int(np.argmax(column.codes))

@@ -8,10 +8,10 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from balance._engine.feasibility import Obstruction, find_obstruction
+from balance._engine.feasibility import Obstruction, Separation, find_obstruction
 from balance._engine.loop import State
 from balance._engine.read import Problem
-from balance._engine.run import ROUNDING
+from balance._engine.run import ROUNDING, Trace, run
 from balance._engine.stacks import Stack
 
 T = TypeVar("T")
@@ -36,8 +36,6 @@ class BalanceResult(Generic[T]):
         Total variation distance of each marginal from its target, before and after every half-step; 0 on a free axis.
     steps : int
         Half-steps done.
-    converged : bool
-        Whether every marginal error of every complete table is at most `tol` (1e-12 when `steps` was given).
     reason : str
         Why the iteration ended: "tolerance"; "steps" (as many as asked for); "max_steps"; "infeasible" (with a proof,
         see `obstruction`); or "floor" (`tol` is below what rounding leaves of this table).
@@ -49,7 +47,6 @@ class BalanceResult(Generic[T]):
 
     steps: int
     reason: str
-    converged: bool
     targets: tuple[NDArray[np.float64] | None, ...] = field(repr=False)
     iterates: tuple[T, ...] | None = field(repr=False)
     complete: NDArray[np.bool_] | None = field(repr=False)
@@ -58,7 +55,10 @@ class BalanceResult(Generic[T]):
     _first: int = field(repr=False)
     _problem: Any = field(repr=False)
     _history: NDArray[np.float64] | None = field(repr=False)
-    _proof: Obstruction | None = field(repr=False)
+    _proof: Obstruction | Separation | None = field(repr=False)
+
+    def __repr__(self) -> str:
+        return f"BalanceResult(steps={self.steps}, converged={self.converged}, reason={self.reason!r})"
 
     @cached_property
     def table(self) -> T:
@@ -67,6 +67,12 @@ class BalanceResult(Generic[T]):
             self._check_unchanged()
         return self._final.table()
 
+    @cached_property
+    def converged(self) -> bool:
+        """Whether every marginal error of every complete table is at most `tol` (1e-12 when `steps` was given)."""
+        errors = self.errors if self.complete is None else self.errors[self.complete]
+        return bool((errors <= self._tol).all())
+
     @property
     def potentials(self) -> tuple[NDArray[np.float64], ...]:
         """Logarithms of the scalings, one vector per axis; -inf for a value of target 0."""
@@ -74,8 +80,12 @@ class BalanceResult(Generic[T]):
 
     @property
     def scalings(self) -> tuple[NDArray[np.float64], ...]:
-        """Scaling vectors, one per axis: ``table = start * outer(scalings)``, with the normalized input as start."""
-        return tuple(np.exp(p) for p in self.potentials)
+        """Scaling vectors, one per axis: ``table = start * outer(scalings)``, with the normalized input as start.
+
+        Infinite where a scaling is beyond the doubles; its potential is not.
+        """
+        with np.errstate(over="ignore"):
+            return tuple(np.exp(p) for p in self.potentials)
 
     @property
     def marginals(self) -> tuple[NDArray[np.float64], ...]:
@@ -86,12 +96,16 @@ class BalanceResult(Generic[T]):
     def history(self) -> NDArray[np.float64]:
         if self._history is not None:
             return self._history
-        return self._final.history(self.steps, self._first)
+        if isinstance(self._final, Stack):
+            return self._final.history(self.steps, self._first)
+        # more than two targets: half-steps do not measure all errors; none of them was over-relaxed
+        again = State(self._final.masses, self._final.targets)
+        return run(again, steps=self.steps, first=self._first).history
 
-    @property
+    @cached_property
     def errors(self) -> NDArray[np.float64]:
         """Total variation distance of each marginal of the table from its target, shape (axes,) or (..., axes)."""
-        return self.history[-1] if self._history is not None else self._final.errors()
+        return np.asarray(self._final.errors()) if self._history is None else self._history[-1]
 
     @property
     def weights(self) -> Any:
@@ -112,7 +126,7 @@ class BalanceResult(Generic[T]):
         return float(weights.sum() ** 2 / (weights @ weights))
 
     @cached_property
-    def obstruction(self) -> Obstruction | None:
+    def obstruction(self) -> Obstruction | Separation | None:
         """A proof that no table with this support has these marginals, if the result shows one."""
         if self._proof is not None or self.reason == "tolerance" or not isinstance(self._final, State):
             return self._proof
@@ -132,9 +146,17 @@ class BalanceResult(Generic[T]):
             "infeasible": f"stopped after {self.steps} half-steps at the marginal error {worst:.3g}",
         }[self.reason]
         proof = self.obstruction
-        if proof is not None:
+        if isinstance(proof, Separation):
+            text += (
+                "; no table with this support has these marginals: the functions of result.obstruction have a mean under the"
+                f" targets that is {proof.gap:.3g} larger than their sum on any positive cell. Change the targets, merge"
+                " values, or add mass to an empty cell"
+            )
+        elif proof is not None:
             if proof.reachable.size:
-                where = f"the values {self._named(proof.other, proof.reachable)} of axis {proof.other}, the only ones where"
+                where = (
+                    f"the values {self._named(proof.other, proof.reachable)} of axis {proof.other}, the only ones where"
+                )
                 where += " they are positive"
             else:
                 where = "all the values with a cell in common"
@@ -172,22 +194,19 @@ def warn_unless_reached(result: BalanceResult) -> None:
         warnings.warn(result.message, ConvergenceWarning, stacklevel=3)
 
 
-def of_problem(problem: Problem, state: State, trace, tol: float | None, first: int) -> BalanceResult:
+def of_problem(problem: Problem, state: State, trace: Trace, tol: float | None, first: int) -> BalanceResult:
     """Return the result of one table."""
-    errors = trace.history
-    limit = ROUNDING if tol is None else tol
     return BalanceResult(
-        steps=len(errors) - 1,
+        steps=trace.steps,
         reason=trace.reason,
-        converged=bool(errors[-1].max() <= limit),
         targets=tuple(problem.targets),
         iterates=None if trace.iterates is None else tuple(trace.iterates),
         complete=None,
         _final=state,
-        _tol=limit,
+        _tol=ROUNDING if tol is None else tol,
         _first=first,
         _problem=problem,
-        _history=errors,
+        _history=trace.history,
         _proof=trace.obstruction,
     )
 
@@ -204,12 +223,10 @@ def of_stack(stack: Stack, steps: int | None, tol: float | None, max_steps: int,
         history = np.zeros((len(trace.history), *stack.complete.shape, trace.history.shape[-1]))
         history[:, stack.complete] = trace.history
         history = stack.with_others(history)
-    errors = stack.errors().reshape(len(stack.complete), -1)[stack.complete]
     limit = ROUNDING if tol is None else tol
     return BalanceResult(
         steps=len(trace.history) - 1 if trace else steps or 0,
         reason=trace.reason if trace else "tolerance" if steps is None else "steps",
-        converged=bool((errors <= limit).all()),
         targets=tuple(stack.targets),
         iterates=None,
         complete=stack.complete.reshape(stack.leading),

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from balance._engine.acceleration import Overrelaxation
-from balance._engine.feasibility import Obstruction, find_obstruction
-from balance._engine.loop import State, half_steps
+from balance._engine.feasibility import Obstruction, Separation, find_obstruction
+from balance._engine.loop import State, cycle_of, half_steps
 
 # What counts as reached when a number of half-steps was asked for.
 ROUNDING = 1e-12
@@ -19,57 +19,87 @@ _PATIENCE = 10
 
 @dataclass(eq=False)
 class Trace:
-    """What a run leaves behind: errors (half-steps + 1, *stack, axes), why it ended, iterates, proof."""
+    """What a run leaves behind.
 
-    history: NDArray[np.float64]
+    Attributes
+    ----------
+    history : ndarray, shape (steps + 1, *stack, axes), or None
+        Marginal errors; None where they were not all measured.
+    steps : int
+    reason : str
+    iterates : list or None
+    obstruction : Obstruction, Separation or None
+    """
+
+    history: NDArray[np.float64] | None
+    steps: int
     reason: str
     iterates: list | None
-    obstruction: Obstruction | None
+    obstruction: Obstruction | Separation | None
 
 
+@np.errstate(all="ignore")
 def run(
-    state: State, *, steps: int | None, tol: float | None, max_steps: int, first: int, keep_iterates: bool
+    state: State,
+    *,
+    first: int,
+    steps: int | None = None,
+    tol: float | None = None,
+    max_steps: int = 10_000,
+    keep_iterates: bool = False,
+    measure: bool = True,
 ) -> Trace:
-    """Do `steps` half-steps, or as many as `tol` needs up to `max_steps`. Changes the state."""
-    axes = sum(t is not None for t in state.targets)
+    """Do `steps` half-steps, or as many as `tol` needs up to `max_steps`. Changes the state.
+
+    `measure` all errors after each half-step: with two targets they cost nothing, with more of them as many
+    contractions as there are targets. Otherwise only that of the marginal that is due next is looked at, and all of
+    them when it is small enough.
+    """
+    axes = cycle_of(state, first)
     pace = None
-    if tol is not None and axes == 2 and not keep_iterates:
+    if tol is not None and len(axes) == 2 and not keep_iterates:
         # the rate is understood for two targets; kept iterates are those of the plain iteration
         pace = Overrelaxation(tol)
     iteration = half_steps(state, first, pace or (lambda: 1.0))
-    floor = state.rounding()
     history: list[list[NDArray]] = []
     iterates = [] if keep_iterates else None
     reason, proof, look, best, best_at = None, None, _FIRST_LOOK, np.inf, 0
     before: tuple = ()
-    most = max_steps if steps is None else steps
+    most, done, floor = max_steps if steps is None else steps, -1, state.rounding()
     while reason is None:
         if next(iteration, None) is None:
             reason = "infeasible"
             break
-        done = len(history)
-        history.append(state.errors(None if done >= most else pace.exponent if pace else 1.0))
+        done += 1
+        worst = 0.0
+        if measure:
+            # the exponent of the half-step to come, unless there is none
+            history.append(state.errors(None if done >= most else pace.exponent if pace else 1.0))
+            worst = max(map(np.max, history[-1]))
+        elif tol is not None:
+            worst = np.max(state.error(axes[done % len(axes)]))
+            worst = max(map(np.max, state.errors())) if worst <= tol else worst
         if iterates is not None:
             iterates.append(state.table())
         if tol is None:
             reason = "steps" if done == most else None
             continue
-        worst = float(np.max(history[-1]))
         if worst < best:
             best, best_at = worst, done
         if worst <= tol:
             reason = "tolerance"
         elif best <= floor and done - best_at >= _PATIENCE:
             reason = "floor"
-        elif done == most or done == look:
+        elif done == most or (done >= look and not (pace and pace.exponent != 1)):
             look *= 2
             proof = find_obstruction(state, max(tol, ROUNDING))
             reason = "infeasible" if proof else "max_steps" if done == most else None
-        elif pace and state.powers is not None:
+        elif pace and (state.powers is not None or done == most - 1):
+            # the last half-step is plain, so that the table has total mass 1
             pace.stop()
         elif pace and done and done % 2 == 0:
             plain = pace.exponent == 1
-            pace.observe(worst)
+            pace.observe(float(worst))
             if plain and pace.exponent != 1:
                 before = state.saved()
             elif pace.failed:
@@ -77,5 +107,5 @@ def run(
                 best = np.inf
     if state.stranded is not None:
         proof = find_obstruction(state, 0.0)
-    errors = np.moveaxis(np.array(history), 1, -1)
-    return Trace(errors, reason, iterates, proof)
+    errors = np.moveaxis(np.array(history), 1, -1) if measure else None
+    return Trace(errors, done, reason, iterates, proof)

@@ -1,6 +1,6 @@
 """Stacks: many tables balanced at once, in blocks that stay in the cache, shared among the cores.
 
-The tables are worked through in blocks of 2 MB. A block is one state of the loop; its scalings are kept, so that nothing
+The tables are worked through in blocks of 4 MB. A block is one state of the loop; its scalings are kept, so that nothing
 of the size of the stack is written until the balanced tables are asked for. More than one block: as many threads as
 cores, which pays because a contraction of NumPy releases the interpreter.
 """
@@ -23,7 +23,7 @@ from balance._engine.run import Trace, run
 from balance._engine.targets import as_goals, normalized
 from balance.scores import Scores
 
-_BLOCK_BYTES = 1 << 21
+_BLOCK_BYTES = 1 << 22
 
 # (slice of tables, positions in it of the complete ones, half-step, state)
 Visit = Callable[[slice, NDArray[np.intp], int, State], None]
@@ -49,15 +49,17 @@ class Stack:
     def __init__(self, tables, targets):
         goals = as_goals(targets, stacked=True)
         self.logarithmic = isinstance(tables, Scores)
-        self.name = "scores" if self.logarithmic else "tables"
-        array = as_doubles(tables.values, "scores") if self.logarithmic else as_array(tables, "tables")
+        self.name = "scores" if self.logarithmic else "table"
+        array = as_doubles(tables.values, "scores") if self.logarithmic else as_array(tables, "table")
         axes = len(goals)
         if axes < 2 or array.ndim < axes:
-            raise ValueError(f"{axes} targets for {self.name} with {array.ndim} axes: pass one for each axis of a table")
+            raise ValueError(
+                f"{axes} targets for a {self.name} with {array.ndim} axes: pass one for each axis, None for a free one"
+            )
         self.leading, self.shape = array.shape[:-axes], array.shape[-axes:]
         if 0 in self.shape:
             raise ValueError(f"{self.name} has shape {array.shape}: pass at least one value on each axis")
-        self.tables = array.reshape(-1, *self.shape)
+        self.tables = array.reshape(prod(self.leading), *self.shape)
         self.targets = []
         for axis, goal in enumerate(goals):
             if goal is None:
@@ -68,7 +70,7 @@ class Stack:
             if not single and values.shape != (*self.leading, self.shape[axis]):
                 raise ValueError(f"{goal.name} has shape {values.shape}, expected {(*self.leading, self.shape[axis])}")
             vector = normalized(goal, values)
-            self.targets.append(vector if single else vector.reshape(-1, self.shape[axis]))
+            self.targets.append(vector if single else vector.reshape(prod(self.leading), self.shape[axis]))
         self.total = float(next(np.max(g.total) for g in goals if g is not None))
         number = len(self.tables)
         self.complete, self.totals = np.ones(number, bool), np.ones(number)
@@ -80,6 +82,7 @@ class Stack:
     ) -> "Stack":
         """Do a fixed number of half-steps on every table; `visit` sees each block after each of them."""
 
+        @np.errstate(all="ignore")
         def work(block: slice) -> None:
             state, kept = self._start(block)
             if state is None:
@@ -100,7 +103,7 @@ class Stack:
         state, kept = self._start(block)
         if state is None:
             return None
-        trace = run(state, steps=None, tol=tol, max_steps=max_steps, first=first, keep_iterates=False)
+        trace = run(state, first=first, tol=tol, max_steps=max_steps)
         self._keep(state, block, kept)
         return trace
 
@@ -126,7 +129,7 @@ class Stack:
         found = np.zeros((len(self.tables), len(self.shape)))
         for axis, (target, marginal) in enumerate(zip(self.targets, self.marginals(), strict=True)):
             if target is not None:
-                gaps = np.abs(marginal.reshape(len(found), -1) - target)
+                gaps = np.abs(marginal.reshape(found[:, 0].shape + self.shape[axis : axis + 1]) - target)
                 found[:, axis] = 0.5 * gaps.sum(axis=-1)
         return self._unstacked(found)
 

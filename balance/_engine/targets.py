@@ -17,11 +17,16 @@ def as_sequence(targets: Any) -> list:
             "targets is a single mapping or Series: pass a sequence with one target for each axis (for Records made of"
             " a frame, a mapping from the names of its columns to their targets)"
         )
-    if isinstance(targets, (str, bytes)) or not (hasattr(targets, "__iter__") or hasattr(targets, "__getitem__")):
+    if isinstance(targets, (str, bytes, set, frozenset)) or not (
+        hasattr(targets, "__iter__") or hasattr(targets, "__getitem__")
+    ):
         raise ValueError(f"targets = {targets!r}: pass a sequence with one target for each axis")
     if getattr(targets, "ndim", 1) == 0:
         raise ValueError("targets is a single number: pass a sequence with one target for each axis")
-    return list(targets)
+    listed = list(targets)
+    if not listed:
+        raise ValueError("targets is empty: pass one target for each axis")
+    return listed
 
 
 class Goal:
@@ -69,15 +74,19 @@ class Goal:
         """Return the masses in the order of an axis with such labels; without labels the code is the label."""
         if self.labels is None:
             if self.values.shape[-1] != size:
-                raise ValueError(f"{self.name} has length {self.values.shape[-1]}, axis {axis} of {what} has length {size}")
+                raise ValueError(
+                    f"{self.name} has length {self.values.shape[-1]}, axis {axis} of {what} has length {size}"
+                )
             return self.values
         known = range(size) if labels is None else labels
         place = {label: i for i, label in enumerate(self.labels)}
         missing = [label for label in known if label not in place]
         if missing:
+            unknown = [label for label in self.labels if label not in set(known)]
+            instead = f", but one for {unknown[0]!r}, which is no value of that axis" if unknown else ""
             raise ValueError(
-                f"axis {axis} of {what} has the value {missing[0]!r}, {self.name} has no mass for it: add one (0 to give it"
-                " none)"
+                f"axis {axis} of {what} has the value {missing[0]!r}, {self.name} has no mass for it{instead}: correct the"
+                " label, or add a mass (0 to give it none)"
             )
         positions = [place[label] for label in known]
         extra = sorted(set(range(len(self.labels))) - set(positions))
@@ -92,12 +101,10 @@ class Goal:
 
 def as_goals(targets: Any, stacked: bool = False) -> list[Goal | None]:
     """Return targets whose totals agree; None for an axis that is free."""
-    goals = [
-        None if t is None else Goal(t, f"targets[{a}]", stacked) for a, t in enumerate(as_sequence(targets))
-    ]
+    goals = [None if t is None else Goal(t, f"targets[{a}]", stacked) for a, t in enumerate(as_sequence(targets))]
     given = [g for g in goals if g is not None]
     if not given:
-        raise ValueError("every target is None: pass at least one, or use marginal to look at the table")
+        raise ValueError("targets are all None: pass at least one, or use marginal to look at the table")
     for goal in given[1:]:
         check_totals(given[0], goal)
     return goals
@@ -117,7 +124,9 @@ def check_totals(first: Goal, other: Goal) -> None:
         )
 
 
-def check_reachable(target: NDArray[np.float64], sums: NDArray[np.float64], name: str, axis: int, ndim: int, label=None):
+def check_reachable(
+    target: NDArray[np.float64], sums: NDArray[np.float64], name: str, axis: int, ndim: int, label=None
+):
     """Raise if a value with a target has no mass in the table."""
     empty = np.flatnonzero((target > 0) & (sums == 0))
     if empty.size:

@@ -9,6 +9,7 @@ potentials are then a function of S by the equations f + L = log T, whose deriva
 from collections import deque
 from functools import reduce
 from itertools import islice
+from math import log
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,13 @@ from balance._engine.dense import DenseLogs
 from balance._engine.loop import State, half_steps
 from balance._engine.numbers import entry, is_tensor
 from balance._engine.read import Problem
-from balance._engine.result import BalanceResult, warn_unless_reached
+from balance._engine.result import BalanceResult
 from balance._engine.run import ROUNDING, run
 from balance._engine.targets import Goal, as_goals, as_sequence, check_reachable, normalized
 from balance.scores import Scores
 
+# Factors up to exp(this) between two tables of a run lose no digits that float32 has.
+_MODERATE = 30.0
 # Conjugate gradients need as many rounds as there are distinct singular values; the residual says when to stop.
 _MOST_ROUNDS = 1000
 
@@ -70,13 +73,16 @@ class TensorState:
 
     powers = None
 
-    def __init__(self, masses: LogTensor, log_targets: list[Tensor | None], linear: bool = False):
+    def __init__(self, masses: LogTensor, log_targets: list[Tensor | None], linear: bool = False, divide: bool = True):
         self.masses, self.targets, self.linear = masses, log_targets, linear
         logs = masses.logs
-        zeros = [logs.new_zeros((*masses.stack, n)) for n in masses.shape]
-        # the zeroth iterate is the normalized table
-        zeros[0] = zeros[0] - torch.logsumexp(logs, masses.others(None)).unsqueeze(-1)
-        self.logs = zeros
+        self.start = [logs.new_zeros((*masses.stack, n)) for n in masses.shape]
+        # The zeroth iterate is the normalized table. Where nobody sees it the division can be spared: the first
+        # half-step divides again.
+        self.divided = divide
+        if divide:
+            self.start[0] = self.start[0] - torch.logsumexp(logs, masses.others(None)).unsqueeze(-1)
+        self.logs = list(self.start)
         self.trail: list[tuple[int, Tensor]] = []
         self.stranded: tuple[int, NDArray[np.bool_]] | None = None
 
@@ -158,36 +164,56 @@ class _Potentials(torch.autograd.Function):
 
 
 def _stepwise(state: TensorState, masses: LogTensor, gradients: list[Tensor]) -> tuple[Tensor, list[Tensor | None]]:
-    """Gradients through the half-steps of the trail, from the last one back."""
-    by_table = torch.zeros_like(masses.logs)
+    """Gradients through the half-steps of the trail, from the last one back.
+
+    The derivative of L with respect to S are the weights W = exp(S + g + ... - L), which sum to 1 on each value of the
+    axis. With P the last table, W = P exp(-L - f_last) exp(g - g_last): for two axes all the products with W are
+    products of P with vectors, and the gradients add up to P times a table whose rank is the number of half-steps.
+    """
     by_target = [None if t is None else torch.zeros_like(g) for t, g in zip(state.targets, gradients, strict=True)]
-    zeros = TensorState(masses, state.targets).logs
-    # the potentials of each axis before each half-step
-    before = []
-    current = list(zeros)
+    before, current = [], list(state.start)
     for axis, fresh in state.trail:
         before.append(list(current))
         current[axis] = fresh
-    for (axis, _), potentials in zip(reversed(state.trail), reversed(before), strict=True):
-        due = gradients[axis]
+    table = masses.plus(state.logs).exp()
+    factor = masses.plus(state.logs, logs=torch.zeros_like(table)).exp() if state.linear else table
+    by_table = torch.zeros_like(table)
+    rows, columns = [], []
+    for (axis, fresh), potentials in zip(reversed(state.trail), reversed(before), strict=True):
+        target = state.targets[axis]
+        due = torch.where(target > -torch.inf, gradients[axis], 0)
         by_target[axis] = by_target[axis] + due
-        shift = masses.log_sums(masses.plus(potentials, without=axis), axis)
-        shift = torch.where(shift == -torch.inf, 0, shift)
-        potentials[axis] = -shift
-        # d L / d S are the weights exp(S + g - L): they sum to 1 on each value of the axis
+        # exp(-L) compared with what the last table was scaled by, and the same for the other axes
+        shifts = [_finite(f - last) for f, last in zip(potentials, state.logs, strict=True)]
+        shifts[axis] = _finite(fresh - target - state.logs[axis])
+        gradients[axis] = torch.zeros_like(due)
+        if masses.ndim == 2 and max(float(s.abs().max()) for s in shifts) < _MODERATE:
+            x, y = -due * shifts[axis].exp(), shifts[1 - axis].exp()
+            product = table.mT @ x.unsqueeze(-1) if axis == 0 else table @ x.unsqueeze(-1)
+            gradients[1 - axis] = gradients[1 - axis] + y * product.squeeze(-1)
+            rows.append(x if axis == 0 else y)
+            columns.append(y if axis == 0 else x)
+            continue
+        potentials[axis] = torch.where(target > -torch.inf, fresh - target, 0)
         weighted = masses.placed(-due, axis) * masses.plus(potentials).exp()
         for other in range(masses.ndim):
             if other != axis:
                 gradients[other] = gradients[other] + masses.sums(weighted, other)
-        gradients[axis] = torch.zeros_like(due)
         if state.linear:
-            weighted = masses.placed(-due, axis) * masses.plus(potentials, logs=torch.zeros_like(masses.logs)).exp()
+            weighted = masses.placed(-due, axis) * masses.plus(potentials, logs=torch.zeros_like(table)).exp()
         by_table += weighted
-    # the start was divided by its total
-    first = gradients[0].sum(-1)[(..., *(None,) * masses.ndim)]
-    start = torch.zeros_like(masses.logs) if state.linear else masses.logs
-    by_table -= first * (start + masses.placed(zeros[0], 0)).exp()
+    if rows:
+        by_table += factor * (torch.stack(rows, -1) @ torch.stack(columns, -1).mT)
+    if state.divided:
+        first = gradients[0].sum(-1)[(..., *(None,) * masses.ndim)]
+        start = torch.zeros_like(table) if state.linear else masses.logs
+        by_table -= first * (start + masses.placed(state.start[0], 0)).exp()
     return by_table, by_target
+
+
+def _finite(shifts: Tensor) -> Tensor:
+    """Return the shifts, 0 where a value has no mass on either side; infinite where it lost it in between."""
+    return torch.where(shifts.isnan(), 0, shifts)
 
 
 def _implicit(state: TensorState, masses: LogTensor, gradients: list[Tensor]) -> tuple[Tensor, list[Tensor | None]]:
@@ -212,7 +238,9 @@ def _implicit(state: TensorState, masses: LogTensor, gradients: list[Tensor]) ->
         return reduce(torch.add, [(u[a] * v[a]).sum(-1, keepdim=True) for a in axes])
 
     def scaled(vectors):
-        return {a: torch.where(weights[a] > 0, vectors[a] / torch.where(weights[a] > 0, weights[a], 1), 0) for a in axes}
+        return {
+            a: torch.where(weights[a] > 0, vectors[a] / torch.where(weights[a] > 0, weights[a], 1), 0) for a in axes
+        }
 
     solution = {a: torch.zeros_like(weights[a]) for a in axes}
     residual = {a: torch.where(weights[a] > 0, gradients[a], 0) for a in axes}
@@ -231,9 +259,7 @@ def _implicit(state: TensorState, masses: LogTensor, gradients: list[Tensor]) ->
         fresh = inner(residual, preconditioned)
         ratio = torch.where(rho > 0, fresh / torch.where(rho > 0, rho, 1), 0)
         direction, rho = {a: preconditioned[a] + ratio * direction[a] for a in axes}, fresh
-    by_target = [
-        None if t is None else solution[a] * weights[a] for a, t in enumerate(state.targets)
-    ]
+    by_target = [None if t is None else solution[a] * weights[a] for a, t in enumerate(state.targets)]
     factor = masses.plus(state.logs, logs=torch.zeros_like(table)).exp() if state.linear else table
     return -factor * spread(solution), by_target
 
@@ -250,17 +276,27 @@ def differentiable(values: Tensor, state: TensorState, log_targets: list, conver
 def log_potentials(scores: Tensor, targets: Any, steps: int, first: int) -> tuple[Tensor, ...]:
     """Return the potentials (..., m), (..., l) of two-way tables of scores after some half-steps, for losses.
 
-    Raises if a value with a target has no finite score: a loss has no place for the flags of a stack.
+    Raises if a value with a target has no finite score: a loss has no place for the flags of a stack. Without targets
+    they are uniform.
     """
+    _check_kind(scores, "scores")
     masses = LogTensor(at_least_float32(scores.detach()), 2)
-    log_targets = _log_targets(as_goals_of(targets, masses), targets, masses)
+    if 0 in masses.shape:
+        raise ValueError(f"scores has shape {tuple(scores.shape)}: pass at least one value on each axis")
+    if targets is None:
+        log_targets: list[Tensor | None] = [masses.logs.new_full((n,), -log(n)) for n in masses.shape]
+    else:
+        log_targets = _log_targets(as_goals_of(targets, masses), targets, masses)
     with torch.no_grad(), torch.autocast(scores.device.type, enabled=False):
-        state = TensorState(masses, [None if t is None else t.detach() for t in log_targets])
+        state = TensorState(masses, [None if t is None else t.detach() for t in log_targets], divide=steps == 0)
         deque(islice(half_steps(state, first), steps + 1), maxlen=0)
-        wrong = reduce(torch.logical_or, [(f.isnan() | (f == torch.inf)).any() for f in state.logs])
-    if state.stranded is not None or bool(wrong):
+        # NaN or an infinity anywhere is one in a sum of the potentials; -inf is a value of target 0
+        wrong = any(bool((f.isnan() | (f == torch.inf)).any()) for f in state.logs)
+    if state.stranded is not None or wrong:
         _refuse(masses.logs)
-        raise ValueError("scores: a row or column with a target has no cell left: give it a finite score")
+        raise ValueError(
+            "scores: a row or column with a target is empty, all its scores are -inf: give it a finite one"
+        )
     return differentiable(scores, state, log_targets, converged=False)
 
 
@@ -268,12 +304,16 @@ def as_goals_of(targets: Any, masses: LogTensor) -> list[Goal | None]:
     """Return checked targets for the axes of a tensor."""
     goals = as_goals(targets, stacked=bool(masses.stack))
     if len(goals) != masses.ndim:
-        raise ValueError(f"{len(goals)} targets for a table with {masses.ndim} axes: pass one for each, None for a free one")
+        raise ValueError(
+            f"{len(goals)} targets for a table with {masses.ndim} axes: pass one for each, None for a free one"
+        )
     for axis, goal in enumerate(goals):
         if goal is not None and goal.values.ndim == 1:
             goal.aligned(None, masses.shape[axis], axis, "the table")
         elif goal is not None and goal.values.shape != (*masses.stack, masses.shape[axis]):
-            raise ValueError(f"{goal.name} has shape {goal.values.shape}, expected {(*masses.stack, masses.shape[axis])}")
+            raise ValueError(
+                f"{goal.name} has shape {goal.values.shape}, expected {(*masses.stack, masses.shape[axis])}"
+            )
     return goals
 
 
@@ -301,8 +341,7 @@ def balance(
     """Balance a tensor, or `Scores` of one; see `balance.data_balance`."""
     linear = not isinstance(table, Scores)
     values = table if linear else table.values
-    if values.layout != torch.strided or values.is_complex():
-        raise ValueError(f"table is a {values.dtype} tensor with layout {values.layout}: pass a dense tensor of real numbers")
+    _check_kind(values, "table" if linear else "scores")
     axes = len(as_sequence(targets))
     if axes < 2 or values.ndim < axes:
         raise ValueError(f"{axes} targets for a tensor with {values.ndim} axes: pass one for each axis of a table")
@@ -314,11 +353,26 @@ def balance(
     with torch.no_grad():
         plain = at_least_float32(values.detach())
         _check(plain, linear, axes)
+        # a constant factor changes neither the result nor its gradient, and leaves room on both sides
+        if linear:
+            peak = plain.amax(tuple(range(-axes, 0)), keepdim=True)
+            lost = (plain > 0) & (plain / peak < torch.finfo(plain.dtype).tiny).logical_and(plain / peak < plain)
+            if bool(lost.any()):
+                index = lost.nonzero()[0].tolist()
+                raise ValueError(
+                    f"{entry('table', index)} = {plain[tuple(index)].item():.3g} is lost in {plain.dtype} beside the largest"
+                    " entry (of double precision at most): set it to 0, raise it, or pass logarithms as Scores"
+                )
+            plain = plain / peak
+        else:
+            peak = plain.amax(tuple(range(-axes, 0)), keepdim=True)
+            plain = plain - peak
         masses = LogTensor(plain.log() if linear else plain, axes)
     goals = as_goals_of(targets, masses)
     log_targets = _log_targets(goals, targets, masses)
     fixed = [None if t is None else t.detach() for t in log_targets]
-    complete, safe = None, values
+    scaled = at_least_float32(values) / peak if linear else at_least_float32(values) - peak
+    complete, safe = None, scaled
     with torch.no_grad():
         if stacked:
             complete = _complete(masses, fixed)
@@ -330,28 +384,32 @@ def balance(
                     seen = masses.log_sums(masses.logs, axis) > -torch.inf
                     check_reachable(_numpy(target.exp()), _numpy(seen), goal.name, axis, axes)
         state = TensorState(masses, fixed, linear)
-        trace = run(state, steps=steps, tol=tol, max_steps=max_steps, first=first, keep_iterates=keep_iterates)
+        if steps is None and tol is None:
+            tol = max(1e-9, state.rounding())
+        trace = run(state, first=first, steps=steps, tol=tol, max_steps=max_steps, keep_iterates=keep_iterates)
     if complete is not None:
-        safe = torch.where(keep, values, torch.ones_like(values) if linear else torch.zeros_like(values))
+        safe = torch.where(keep, scaled, torch.ones_like(scaled) if linear else torch.zeros_like(scaled))
     potentials = differentiable(safe, state, log_targets, trace.reason == "tolerance")
     if linear:
         zero = torch.zeros_like(masses.logs)
-        final = at_least_float32(safe) * masses.plus(potentials, logs=zero).exp()
+        growth = masses.plus(potentials, logs=zero)
+        positive = torch.where(safe > 0, safe, 1)
+        # at an empty cell the value is 0, and its derivative the product of the scalings
+        empty = safe * growth.exp().clamp(max=torch.finfo(safe.dtype).max)
+        final = torch.where(safe > 0, (positive.log() + torch.where(safe > 0, growth, 0)).exp(), empty)
     else:
-        final = masses.plus(potentials, logs=at_least_float32(safe))
+        final = masses.plus(potentials, logs=safe)
     if complete is not None:
-        start = at_least_float32(values)
+        start = scaled
         inner = masses.others(None)
         total = start.sum(inner, keepdim=True) if linear else start.logsumexp(inner, keepdim=True)
         final = torch.where(keep, final, start / total if linear else start - total)
     errors = trace.history
     flags = None if complete is None else complete.cpu().numpy()
-    last = errors[-1] if flags is None else errors[-1][flags]
     limit = max(ROUNDING, state.rounding()) if tol is None else tol
     result: BalanceResult[Tensor] = BalanceResult(
         steps=len(errors) - 1,
         reason=trace.reason,
-        converged=bool((last <= limit).all()),
         targets=tuple(None if t is None else _numpy(t.exp()) for t in fixed),
         iterates=None if trace.iterates is None else tuple(trace.iterates),
         complete=flags,
@@ -363,19 +421,28 @@ def balance(
         _proof=trace.obstruction,
     )
     result.__dict__["table"] = final
-    warn_unless_reached(result)
     return result
 
 
 def _complete(masses: LogTensor, log_targets: list[Tensor | None]) -> Tensor:
     """Return of each table whether each value with a target has a cell that may keep mass."""
-    zeros = [masses.logs.new_zeros(n) if t is None else torch.where(t > -torch.inf, 0.0, t) for n, t in zip(masses.shape, log_targets)]
+    zeros = [
+        masses.logs.new_zeros(n) if t is None else torch.where(t > -torch.inf, 0.0, t)
+        for n, t in zip(masses.shape, log_targets)
+    ]
     live = masses.plus(zeros)
     found = torch.ones(masses.stack, dtype=torch.bool, device=masses.logs.device)
     for axis, target in enumerate(log_targets):
         if target is not None:
             found &= ((masses.log_sums(live, axis) > -torch.inf) | (target == -torch.inf)).all(-1)
     return found
+
+
+def _check_kind(values: Tensor, name: str) -> None:
+    if values.layout != torch.strided or values.is_complex():
+        raise ValueError(
+            f"{name} is a {values.dtype} tensor with layout {values.layout}: pass a dense one of real numbers"
+        )
 
 
 def _check(values: Tensor, linear: bool, axes: int) -> None:
@@ -389,19 +456,27 @@ def _check(values: Tensor, linear: bool, axes: int) -> None:
     wrong = ~values.isfinite() | (values < 0)
     if bool(wrong.any()):
         index = wrong.nonzero()[0].tolist()
-        what = "is negative: masses are >= 0" if values[tuple(index)] < 0 else "is not a finite number: remove or impute it"
+        what = (
+            "is negative: masses are >= 0"
+            if values[tuple(index)] < 0
+            else "is not a finite number: remove or impute it"
+        )
         raise ValueError(f"{entry(name, index)} = {values[tuple(index)].item()} {what}")
-    totals = values.sum(tuple(range(-axes, 0)))
-    if not bool(((totals > 0) & totals.isfinite()).all()):
-        raise ValueError(f"{name}: a table has no mass, or an infinite sum")
+    if not bool((values.amax(tuple(range(-axes, 0))) > 0).all()):
+        raise ValueError(f"{name}: a table has no mass: at least one entry must be positive")
 
 
 def _refuse(scores: Tensor, axes: int = 2) -> None:
-    wrong = scores.isnan() | (scores == torch.inf)
+    # beyond this, rounding takes a tenth of a mass with it
+    most = 0.1 / torch.finfo(scores.dtype).eps
+    wrong = scores.isnan() | ((scores > -torch.inf) & (scores.abs() > most))
     if bool(wrong.any()):
         index = wrong.nonzero()[0].tolist()
         value = scores[tuple(index)].item()
-        raise ValueError(f"{entry('scores', index)} = {value}: scores are finite, or -inf for an empty cell")
+        raise ValueError(
+            f"{entry('scores', index)} = {value}: scores are finite, or -inf for an empty cell, and not so large that their"
+            " differences are lost"
+        )
     if bool((scores.amax(tuple(range(-axes, 0))) == -torch.inf).any()):
         raise ValueError("scores has no mass: at least one entry of a table must be finite")
 

@@ -13,27 +13,30 @@ import importlib.util
 import subprocess
 import sys
 
-REPOSITORY = "{url}"
+REPOSITORY, EXTRAS = "{url}", "[{extras}]"
 if importlib.util.find_spec("balance") is None:
     if not REPOSITORY:
-        raise ImportError("Clone this book, run `pip install .` there and restart.")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, "benefits-of-balance @ git+" + REPOSITORY], check=True)
+        raise ImportError(f"In a clone, run `pip install '.{{EXTRAS}}'` and restart.")
+    wanted = f"benefits-of-balance{{EXTRAS}} @ git+{{REPOSITORY}}"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", wanted], check=True)
     importlib.invalidate_caches()
 if not hasattr(importlib.import_module("balance"), "data_balance"):
     other = "This `balance` is another package, for survey weights. Uninstall it, and "
     raise ImportError(other + "install ours: the distribution `benefits-of-balance`.")\
 """
+# What a chapter installs beyond `book`, by the number in the name of its file.
+EXTRAS = {"07": "book,learn", "08": "book,learn", "09": "book,learn,curation"}
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
 
 
-def setup_source() -> str:
-    """The source of the setup cell, with the address that _config.yml gives."""
+def setup_source(name: str) -> str:
+    """The setup cell of the notebook of this name, with the address of _config.yml."""
     config = yaml.safe_load((ROOT / "_config.yml").read_text())
-    return SETUP.format(url=config["repository"]["url"])
+    extras = EXTRAS.get(name[:2], "book")
+    return SETUP.format(url=config["repository"]["url"], extras=extras)
 
 
 def setup_cell(notebook) -> nbformat.NotebookNode:
@@ -64,10 +67,9 @@ def synchronize(text: str, source: str) -> str:
 
 
 def main() -> None:
-    source = setup_source()
     for path in chapter_paths():
         before = path.read_text()
-        after = synchronize(before, source)
+        after = synchronize(before, setup_source(path.name))
         if after != before:
             path.write_text(after)
             print(f"{path.name}: rewritten")

@@ -212,7 +212,7 @@ def portable(chapter: Chapter) -> Iterator[str]:
 
 def normal_form(chapter: Chapter) -> Iterator[str]:
     """The file is what `make sync` writes: setup cell, no outputs, known metadata."""
-    setup = sync.setup_source()
+    setup = sync.setup_source(chapter.path.name)
     first = next((c for c in chapter.cells if c.cell_type == "code"), None)
     if first is None or first.source != setup:
         yield "the first code cell is not the setup cell; run `make sync`"
