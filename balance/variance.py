@@ -285,6 +285,7 @@ def decomposition(sample: ArrayLike, table: ArrayLike, h: ArrayLike, steps: int,
         for axis in (0, 1):
             current = masses.sum(axis=1 - axis)
             check_reachable(np.ones(masses.shape[axis]), current, f"{name}, positive marginal", axis, 2)
+    checks.as_values(sample, table.shape, "sample")
     checks.as_values(h, table.shape, "h")
     steps, first = checks.check_count(steps, "steps"), checks.check_axis(first, 2, "first")
     exact = object in (sample.dtype, table.dtype, h.dtype)

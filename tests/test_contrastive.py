@@ -80,7 +80,7 @@ def test_each_half_takes_its_own_first_step(steps):
 @pytest.mark.parametrize("weighted", [False, True])
 def test_gradients(steps, weighted):
     scores = random_scores(4, seed=1).requires_grad_()
-    targets = (torch.tensor([1.0, 2, 3, 4]), torch.tensor([4.0, 1, 1, 2])) if weighted else None
+    targets = (torch.tensor([1.0, 2, 3, 4]), torch.tensor([4.0, 1, 2, 3])) if weighted else None
     assert torch.autograd.gradcheck(lambda s: balanced_loss(s, steps=steps, targets=targets), scores)
     assert torch.autograd.gradcheck(siglip_loss, scores)
 
@@ -177,6 +177,14 @@ def test_siglip_is_a_sum_of_binary_cross_entropies():
     torch.testing.assert_close(siglip_loss(scores, bias), expected / 6)
 
 
+def test_siglip_of_a_stack_is_one_loss_for_each_matrix():
+    scores = torch.stack([random_scores(3, seed=s) for s in range(10)]).reshape(2, 5, 3, 3)
+    losses = siglip_loss(scores, -1.5)
+    assert losses.shape == (2, 5)
+    for i, j in np.ndindex(2, 5):
+        torch.testing.assert_close(losses[i, j], siglip_loss(scores[i, j], -1.5))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -186,8 +194,11 @@ def test_siglip_is_a_sum_of_binary_cross_entropies():
         (lambda s: log_balance(s, steps=1, first=2), "first = 2"),
         (lambda s: log_balance(s[0], steps=1), "1 axes"),
         (lambda s: balanced_loss(s, steps=1, targets=[torch.ones(6)]), "1 targets"),
-        (lambda s: balanced_loss(s, steps=1, targets=[torch.ones(6), torch.ones(5)]), r"targets\[1\] has shape"),
-        (lambda s: balanced_loss(s, steps=1, targets=[torch.zeros(6), torch.ones(6)]), r"targets\[0\] has an entry"),
+        (lambda s: balanced_loss(s, steps=1, targets=[torch.ones(6), torch.ones(5)]), r"\[0\] sums to 6 and targets\[1\] to 5"),
+        (lambda s: balanced_loss(s, steps=1, targets=[torch.ones(6), 1.2 * torch.ones(5)]), r"targets\[1\] has length 5"),
+        (lambda s: balanced_loss(s, steps=1, targets=[torch.zeros(6), torch.ones(6)]), r"targets\[0\] has no mass"),
+        (lambda s: log_balance(s.index_fill(0, torch.tensor(2), -torch.inf), steps=1), r"row 2|scores\[2\]|row or column"),
+        (lambda s: log_balance(s * torch.nan, steps=1), r"scores\[0, 0\] = nan"),
     ],
 )
 def test_bad_input(call, message):

@@ -99,7 +99,7 @@ def test_mse_and_bias_agree_with_fractions(n, first):
             square[k] += weight * (value - truth) ** 2
             bias[k] += weight * (value - truth)
     result = exact_mse(np.array(WIDE, float), np.array(VALUES, float), n, 3, first=first)
-    assert np.allclose(result.mse, np.array(square, float), rtol=1e-12)
+    assert np.allclose(result.mse, np.array(square, float), rtol=1e-12, atol=0)
     assert np.allclose(result.biases, np.array(bias, float), atol=1e-14)
     assert not result.standard_errors.any()
 
@@ -123,7 +123,7 @@ def test_remainders_of_the_example():
 def test_transposing_the_table_exchanges_the_axes():
     law, values = np.array(WIDE, float), np.array(VALUES, float)
     one, other = exact_mse(law, values, 8, 3), exact_mse(law.T, values.T, 8, 3, first=1)
-    assert np.allclose(one.mse, other.mse, rtol=1e-13)
+    assert np.allclose(one.mse, other.mse, rtol=1e-13, atol=0)
 
 
 def test_simulation_has_honest_error_bars():

@@ -126,8 +126,11 @@ def test_a_function_of_one_variable_broadcasts():
         (lambda: variance_closed_form(P, H, 2, first=-1), "first = -1"),
         (lambda: limit_variance(-P, H), "negative"),
         (lambda: decomposition([[1, 0], [1, 0]], P, H, 1), r"column 1 of the table \(axis 1\) is empty"),
-        (lambda: decomposition([[1, 1]], P, H, 1), "length"),
+        (lambda: decomposition([[1, 1]], P, H, 1), r"sample has shape \(1, 2\), expected \(2, 2\)"),
         (lambda: decomposition([[1, 1], [1, 1]], P, H[:1], 1), "h has shape"),
+        (lambda: decomposition([[1, 1], [1, 1]], P, H, -1), "steps = -1: pass an integer >= 0"),
+        (lambda: decomposition([[1, 1], [1, 1]], P, H, True), "steps = True: pass an integer >= 0"),
+        (lambda: decomposition([[1, 1], [1, 1]], P, H, 1, first=3), "first = 3: choose an integer from 0 to 1"),
     ],
 )
 def test_bad_input_is_named(call, message):

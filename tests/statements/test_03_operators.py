@@ -312,6 +312,28 @@ def test_prescribed_singular_values(m, l, seed):
 
 
 @pytest.mark.statement("3.14")
+def test_which_function_carries_which_value():
+    """s_2 belongs to the polynomials of degree 1, s_3 to those of degree 2, found here by Gram and Schmidt."""
+
+    def polynomials(masses):
+        x, found = np.arange(len(masses)), [np.ones(len(masses))]
+        for degree in (1, 2):
+            f = x**degree - sum((masses @ (x**degree * g)) * g for g in found)
+            found.append(f / np.sqrt(masses @ f**2))
+        return found[1:]
+
+    row, column, values = np.array([0.2, 0.3, 0.5]), np.array([0.3, 0.2, 0.4, 0.1]), [0.2, 0.05]
+    f, g = polynomials(row), polynomials(column)
+    ratio = 1 + sum(s * np.outer(a, b) for s, a, b in zip(values, f, g, strict=True))
+    table = operators.table_with_singular_values(row, column, values)
+    np.testing.assert_allclose(table, np.outer(row, column) * ratio, rtol=1e-12)
+    # by hand: f is (-sqrt 3, 1 / sqrt 3) and g is (-1, 1)
+    small = operators.table_with_singular_values([0.25, 0.75], [0.5, 0.5], [0.5])
+    u, v = math.sqrt(3) / 2, 1 / math.sqrt(12)
+    np.testing.assert_allclose(small, np.array([[1 + u, 1 - u], [3 * (1 - v), 3 * (1 + v)]]) / 8, rtol=1e-12)
+
+
+@pytest.mark.statement("3.14")
 def test_largest_prescribed_value():
     table = operators.table_with_singular_values([1, 1], [1, 3], [1 / math.sqrt(3)])
     assert np.allclose(table, [[0.25, 0.25], [0, 0.5]])

@@ -127,7 +127,7 @@ def test_ratios_through_divergences():
     seen, worst = np.min([q.min(axis=1) for q, _ in sides], axis=0) > 0, np.full(len(counts), np.inf)
     worst[seen] = 0
     for j in range(5):
-        ratio = targets[j % 2] / balance_many(counts[seen], targets, steps=j).tables.sum(axis=2 - j % 2)
+        ratio = targets[j % 2] / balance_many(counts[seen], targets, steps=j).table.sum(axis=2 - j % 2)
         worst[seen] = np.maximum(worst[seen], np.abs(ratio - 1).max(axis=1))
     for eps in (0.002, 0.01, 0.025):
         close, tau = divergence <= eps, np.sqrt(2 * eps)

@@ -1,6 +1,7 @@
 """Sparse tables and records give what the dense table gives, at the cost of their cells."""
 
 import tracemalloc
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from balance import Records, data_balance, kl_divergence, marginal, project
+from balance import ConvergenceWarning, Records, data_balance, kl_divergence, marginal, project
 from helpers import seeds
 
 some = settings(max_examples=60, deadline=None, derandomize=True)
@@ -40,10 +41,21 @@ def records(table, rng):
     return Records(x, y, weights=weights[order])
 
 
+def codes(samples):
+    return tuple(column.codes for column in samples.columns)
+
+
 def gathered(samples, shape):
     table = np.zeros(shape)
-    np.add.at(table, samples.codes, samples.weights)
+    np.add.at(table, codes(samples), samples.weights)
     return table
+
+
+def balance_in_silence(*arguments, **options):
+    """Of an infeasible or slow problem: that it warns is tested elsewhere."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return data_balance(*arguments, **options)
 
 
 @some
@@ -52,8 +64,8 @@ def test_sparse_equals_dense(seed, feasible, steps, first):
     table, targets = sparse_problem(seed, feasible=feasible)
     form = FORMATS[seed % len(FORMATS)]
     for how in ({"steps": steps, "keep_iterates": True}, {"tol": 1e-9, "max_steps": 700}):
-        dense = data_balance(table, targets, first=first, **how)
-        run = data_balance(form(table), targets, first=first, **how)
+        dense = balance_in_silence(table, targets, first=first, **how)
+        run = balance_in_silence(form(table), targets, first=first, **how)
         assert isinstance(run.table, sparse.csr_array)
         assert np.abs(run.table.toarray() - dense.table).max() < 1e-12
         assert run.steps == dense.steps and np.abs(run.history - dense.history).max() < 1e-12
@@ -70,12 +82,13 @@ def test_records_equal_their_table(seed, feasible, steps, first):
     table, targets = sparse_problem(seed, feasible=feasible)
     samples = records(table, np.random.default_rng(seed))
     for how in ({"steps": steps, "keep_iterates": True}, {"tol": 1e-9, "max_steps": 700}):
-        dense = data_balance(table, targets, first=first, **how)
-        run = data_balance(samples, targets, first=first, **how)
+        dense = balance_in_silence(table, targets, first=first, **how)
+        run = balance_in_silence(samples, targets, first=first, **how)
         assert len(run.table) == len(samples) and abs(run.table.weights.sum() - 1) < 1e-12
         assert np.abs(gathered(run.table, table.shape) - dense.table).max() < 1e-12
         assert run.reason == dense.reason and np.abs(run.history - dense.history).max() < 1e-12
-        scaled = run.scalings[0][samples.codes[0]] * run.scalings[1][samples.codes[1]] * samples.weights
+        x, y = codes(samples)
+        scaled = run.scalings[0][x] * run.scalings[1][y] * samples.weights
         assert np.abs(scaled / samples.weights.sum() - run.table.weights).max() < 1e-12
         for ours, theirs in zip(run.iterates or (), dense.iterates or (), strict=True):
             assert np.abs(gathered(ours, table.shape) - theirs).max() < 1e-12
@@ -85,10 +98,10 @@ def test_records_equal_their_table(seed, feasible, steps, first):
 @given(seeds)
 def test_records_of_three_variables(seed):
     rng = np.random.default_rng(seed)
-    codes = [np.concatenate([np.arange(n), rng.integers(n, size=30)]) for n in (3, 3, 3)]
+    columns = [np.concatenate([np.arange(n), rng.integers(n, size=30)]) for n in (3, 3, 3)]
     weights = rng.gamma(1.0, size=33)
     targets = [rng.dirichlet(np.ones(3) * 9) for _ in range(3)]
-    samples = Records(*codes, weights=weights)
+    samples = Records(*columns, weights=weights)
     dense = data_balance(gathered(samples, (3, 3, 3)), targets, steps=8, first=2)
     run = data_balance(samples, targets, steps=8, first=2)
     assert np.abs(gathered(run.table, (3, 3, 3)) - dense.table).max() < 1e-13
@@ -111,11 +124,37 @@ def test_infeasible_problems_are_proved_as_for_dense_tables():
     reasons = Counter()
     for seed in range(100):
         table, targets = sparse_problem(seed, density=0.4, feasible=False)
-        dense = data_balance(table, targets, tol=1e-6, max_steps=2000)
+        dense = balance_in_silence(table, targets, tol=1e-6, max_steps=2000)
         for kind in (sparse.csr_array(table), records(table, np.random.default_rng(seed))):
-            assert data_balance(kind, targets, tol=1e-6, max_steps=2000).message == dense.message
+            run = balance_in_silence(kind, targets, tol=1e-6, max_steps=2000)
+            assert (run.reason, run.steps) == (dense.reason, dense.steps)
+            if dense.reason == "infeasible":
+                assert (run.obstruction.axis, run.obstruction.other) == (dense.obstruction.axis, dense.obstruction.other)
+                assert run.obstruction.values.tolist() == dense.obstruction.values.tolist()
+                assert run.obstruction.reachable.tolist() == dense.obstruction.reachable.tolist()
+                assert run.obstruction.excess == pytest.approx(dense.obstruction.excess, rel=1e-9)
+                assert run.message == dense.message
         reasons[dense.reason] += 1
     assert min(reasons["tolerance"], reasons["infeasible"]) >= 10
+
+
+def test_what_has_no_mass_is_no_support():
+    """A stored zero and a record of weight zero join two blocks that nothing else joins."""
+    x, y, masses = [0, 1, 2, 0, 1], [0, 0, 1, 1, 2], [3.0, 2.0, 4.0, 0.0, 1.0]
+    targets = [0.5, 0.3, 0.2], [0.3, 0.3, 0.4]
+    stored = sparse.csr_array(sparse.coo_array((masses, (x, y)), shape=(3, 3)))
+    assert stored.nnz == 5
+    for table in (stored.toarray(), stored, Records(x, y, weights=masses)):
+        with pytest.warns(ConvergenceWarning, match="no table with this support has these marginals"):
+            run = data_balance(table, targets, tol=1e-9)
+        assert (run.reason, run.converged) == ("infeasible", False)
+        proof = run.obstruction
+        weights = {(proof.axis, a): targets[proof.axis][a] for a in proof.values}
+        others = {(proof.other, b): targets[proof.other][b] for b in proof.reachable}
+        assert proof.excess == pytest.approx(sum(weights.values()) - sum(others.values()), abs=1e-12)
+        pairs = [p for p, mass in zip(zip(x, y, strict=True), masses, strict=True) if mass > 0]
+        reach = {p[proof.other] for p in pairs if p[proof.axis] in proof.values}
+        assert reach == set(proof.reachable.tolist()) and proof.excess > 0
 
 
 def test_duplicate_cells_are_added():
@@ -182,8 +221,8 @@ def test_entries_far_apart():
         (sparse.csr_array(np.array([[1.0, 0], [1, 0]])), r"targets\[1\]\[1\] = 0.5, but column 1"),
         (sparse.csr_array(np.ones((2, 3))), r"targets\[1\] has length 2, axis 1 of the table has length 3"),
         (Records([0, 0], [0, 1]), r"targets\[0\]\[1\] = 0.5, but row 1 of the table"),
-        (Records([0, 1, 2], [0, 1, 1]), r"targets\[0\] has length 2, axis 0 of the table has length 3"),
-        (Records([0, 1], [0, 1], [0, 1]), "2 targets for a table with 3 axes"),
+        (Records([0, 1, 2], [0, 1, 1]), r"record 2 has the code 2 on axis 0, .* targets\[0\] has length 2"),
+        (Records([0, 1], [0, 1], [0, 1]), "2 targets for records of 3 variables"),
     ],
 )
 def test_bad_tables(table, message):
