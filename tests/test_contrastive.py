@@ -194,10 +194,19 @@ def test_siglip_of_a_stack_is_one_loss_for_each_matrix():
         (lambda s: log_balance(s, steps=1, first=2), "first = 2"),
         (lambda s: log_balance(s[0], steps=1), "1 axes"),
         (lambda s: balanced_loss(s, steps=1, targets=[torch.ones(6)]), "1 targets"),
-        (lambda s: balanced_loss(s, steps=1, targets=[torch.ones(6), torch.ones(5)]), r"\[0\] sums to 6 and targets\[1\] to 5"),
-        (lambda s: balanced_loss(s, steps=1, targets=[torch.ones(6), 1.2 * torch.ones(5)]), r"targets\[1\] has length 5"),
+        (
+            lambda s: balanced_loss(s, steps=1, targets=[torch.ones(6), torch.ones(5)]),
+            r"\[0\] sums to 6 and targets\[1\] to 5",
+        ),
+        (
+            lambda s: balanced_loss(s, steps=1, targets=[torch.ones(6), 1.2 * torch.ones(5)]),
+            r"targets\[1\] has length 5",
+        ),
         (lambda s: balanced_loss(s, steps=1, targets=[torch.zeros(6), torch.ones(6)]), r"targets\[0\] has no mass"),
-        (lambda s: log_balance(s.index_fill(0, torch.tensor(2), -torch.inf), steps=1), r"row 2|scores\[2\]|row or column"),
+        (
+            lambda s: log_balance(s.index_fill(0, torch.tensor(2), -torch.inf), steps=1),
+            r"row 2|scores\[2\]|row or column",
+        ),
         (lambda s: log_balance(s * torch.nan, steps=1), r"scores\[0, 0\] = nan"),
     ],
 )

@@ -43,8 +43,8 @@ def test_where_without_a_column_is_every_row():
 
 def test_where_names_the_known_values():
     results = load_results("clustering_sizes")
-    with pytest.raises(ValueError, match="no row has target = 'unifrom': choose one of 'tempered', 'true', 'uniform'"):
-        results.where(target="unifrom")
+    with pytest.raises(ValueError, match="no row has target = 'unifrm': choose one of 'tempered', 'true', 'uniform'"):
+        results.where(target="unifrm")
     with pytest.raises(ValueError, match=r"seed = 99: choose one of 0, 1, 2, 3, 4, 5, 6, 7$"):
         results.where(seed=99)
 

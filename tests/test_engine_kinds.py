@@ -129,7 +129,10 @@ def test_infeasible_problems_are_proved_as_for_dense_tables():
             run = balance_in_silence(kind, targets, tol=1e-6, max_steps=2000)
             assert (run.reason, run.steps) == (dense.reason, dense.steps)
             if dense.reason == "infeasible":
-                assert (run.obstruction.axis, run.obstruction.other) == (dense.obstruction.axis, dense.obstruction.other)
+                assert (run.obstruction.axis, run.obstruction.other) == (
+                    dense.obstruction.axis,
+                    dense.obstruction.other,
+                )
                 assert run.obstruction.values.tolist() == dense.obstruction.values.tolist()
                 assert run.obstruction.reachable.tolist() == dense.obstruction.reachable.tolist()
                 assert run.obstruction.excess == pytest.approx(dense.obstruction.excess, rel=1e-9)
