@@ -294,7 +294,7 @@ def check_incidence(table: csr_array | ArrayLike) -> csr_array:
     if wrong.size:
         row = np.searchsorted(table.indptr, wrong[0], side="right") - 1
         place = entry("table", (int(row), int(table.indices[wrong[0]])))
-        raise ValueError(f"{place} = {table.data[wrong[0]]} is neither 0 nor 1: a caption has a keyword or not")
+        raise ValueError(f"{place} = {table.data[wrong[0]]:g} is neither 0 nor 1: a caption has a keyword or not")
     if not table.nnz:
         raise ValueError("no caption matches a keyword: look at the keywords, and at upper and lower case")
     return table.astype(np.int64)

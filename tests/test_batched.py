@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balance import batched, data_balance
+from balance import data_balance
+from balance._engine import stacks
 from balance.batched import balance_many, balanced_means
 
 
@@ -37,10 +38,10 @@ def test_a_batch_is_what_data_balance_makes_of_each_table(problem, steps, first)
         if many.complete[i]:
             one = data_balance(table, targets, steps=steps, first=first, keep_iterates=True)
             expected = [(h * iterate).sum() for iterate in one.iterates]
-            np.testing.assert_allclose(many.tables[i], one.table, atol=1e-13)
+            np.testing.assert_allclose(many.table[i], one.table, atol=1e-13)
             np.testing.assert_allclose(means.values[i], expected, atol=1e-12)
         else:
-            np.testing.assert_allclose(many.tables[i], table / table.sum(), rtol=1e-14)
+            np.testing.assert_allclose(many.table[i], table / table.sum(), rtol=1e-14)
             np.testing.assert_allclose(means.values[i], (h * table).sum() / table.sum())
 
 
@@ -53,15 +54,15 @@ def test_three_half_steps_in_rational_arithmetic():
         factor = np.array(targets[axis]) / table.sum(axis=1 - axis)
         table = table * (factor[:, None] if axis == 0 else factor)
     many = balance_many([counts], [[float(t) for t in v] for v in targets], steps=3)
-    np.testing.assert_allclose(many.tables[0], table.astype(float), rtol=1e-14)
+    np.testing.assert_allclose(many.table[0], table.astype(float), rtol=1e-14)
 
 
 def test_blocks_are_joined_in_order():
     rng = np.random.default_rng(3)
-    counts = rng.integers(1, 9, size=(9_000, 8, 8))  # several blocks of 2 MB
+    counts = rng.integers(1, 9, size=(9_000, 8, 8))  # several blocks of 4 MB
     targets = (np.full(8, 1 / 8), np.full(8, 1 / 8))
-    whole = balance_many(counts, targets, steps=3).tables
-    parts = [balance_many(counts[i : i + 100], targets, steps=3).tables for i in (0, 4_500, 8_900)]
+    whole = balance_many(counts, targets, steps=3).table
+    parts = [balance_many(counts[i : i + 100], targets, steps=3).table for i in (0, 4_500, 8_900)]
     np.testing.assert_array_equal(whole[[0, 4_500, 8_900]], [part[0] for part in parts])
 
 
@@ -74,11 +75,11 @@ def test_an_empty_batch_gives_empty_results():
     ("change", "message"),
     [
         ({"tables": np.ones((2, 2))}, "2 axes"),
-        ({"tables": [[[1, -1], [1, 1]]]}, r"tables\[0\] has a negative"),
-        ({"tables": [np.eye(2), [[np.nan, 1], [1, 1]]]}, r"tables\[1\] has an entry that is not fin"),
-        ({"tables": [np.eye(2), np.zeros((2, 2))]}, r"tables\[1\] has no mass"),
+        ({"tables": [[[1, -1], [1, 1]]]}, r"table\[0, 0, 1\] = -1.0 is negative"),
+        ({"tables": [np.eye(2), [[np.nan, 1], [1, 1]]]}, r"table\[1, 0, 0\] = nan is not a finite"),
+        ({"tables": [np.eye(2), np.zeros((2, 2))]}, r"table\[1\] has no mass"),
         ({"tables": [[["a", "b"], ["c", "d"]]]}, "dtype"),
-        ({"targets": ([0.5, 0.5], [1, 0])}, r"targets\[1\]\[1\] is 0"),
+        ({"targets": ([0.5, 0.5], [1, -1])}, r"targets\[1\]\[1\] = -1.0 is negative"),
         ({"targets": ([0.5, 0.5], [0.3, 0.3])}, "common total"),
         ({"targets": ([0.5, 0.5], [0.3, 0.3, 0.4])}, "length 3"),
         ({"steps": -1}, "steps = -1"),
@@ -101,16 +102,16 @@ def test_bad_input_is_named(change, message):
         balanced_means(tables, h, targets, **arguments)
 
 
-@pytest.mark.parametrize(("number", "pools"), [(0, 0), (3, 0), (400, 1)])
+@pytest.mark.parametrize(("number", "pools"), [(0, 0), (3, 0), (800, 1)])
 def test_a_single_block_starts_no_threads(monkeypatch, number, pools):
     started = []
 
-    class Pool(batched.ThreadPoolExecutor):
+    class Pool(stacks.ThreadPoolExecutor):
         def __init__(self, *arguments):
             started.append(arguments)
             super().__init__(*arguments)
 
-    monkeypatch.setattr(batched, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(stacks, "ThreadPoolExecutor", Pool)
     tables = np.ones((number, 30, 30))
     means = balanced_means(tables, np.ones((30, 30)), (np.ones(30), np.ones(30)), steps=2)
     assert len(started) == pools

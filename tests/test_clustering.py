@@ -223,7 +223,7 @@ def test_total_variance_of_the_usage():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: assignments(torch.zeros(3)), "1 axes"),
+        (lambda: assignments(torch.zeros(3)), r"scores has shape \(3,\)"),
         (lambda: assignments(torch.zeros(3, 2), sweeps=-1), "sweeps = -1"),
         (lambda: assignments(torch.zeros(3, 2), sweeps=1.0), "sweeps = 1.0"),
         (lambda: assignments(torch.zeros(3, 2), epsilon=0), "epsilon = 0"),
@@ -239,7 +239,7 @@ def test_total_variance_of_the_usage():
         (lambda: centered_softmax(torch.zeros(3, 2), torch.zeros(2), -1), "temperature = -1"),
         (lambda: update_center(torch.zeros(2), torch.zeros(3, 2), momentum=1), "momentum = 1"),
         (lambda: update_center(torch.zeros(1), torch.zeros(3, 2)), r"center has shape \(1,\)"),
-        (lambda: usage(torch.zeros(3)), "1 axes"),
+        (lambda: usage(torch.zeros(3)), r"scores has shape \(3,\)"),
         (lambda: usage_entropy(torch.ones(3, 1)), "1 prototype"),
         (lambda: usage_variance([[1, 2], [1, 1]], 5, 1), "row sums range from 0.4 to 0.6"),
         (lambda: usage_variance(np.eye(2), 0, 1), "batch_size = 0"),

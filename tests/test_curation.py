@@ -213,7 +213,7 @@ def test_captions_last_is_match_only(table, cap, steps):
 def test_input_is_not_changed():
     table = csr_array((np.ones(4), [2, 0, 1, 1], [0, 2, 4]), shape=(2, 3))
     table.data[1] = 0
-    with pytest.raises(ValueError, match=r"table\[1, 1\] = 2.0 is neither 0 nor 1"):
+    with pytest.raises(ValueError, match=r"table\[1, 1\] = 2 is neither 0 nor 1"):
         curate(table, 1)
     assert table.indices.tolist() == [2, 0, 1, 1] and table.data.tolist() == [1, 0, 1, 1]
 

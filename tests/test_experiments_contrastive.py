@@ -22,6 +22,10 @@ def test_training():
     assert row["iteration"] == 100
     for column, value in stored("contrastive_training", experiments.GRIDS["training"], row).items():
         tolerance = {"abs": 0.02} if column.startswith(SHARES) else {"rel": 0.02}
+        if column == "zero_shot_digits":
+            # After 100 iterations it is chance: 0.05 to 0.12 over the seeds, and on another processor, whose sums round
+            # otherwise, as far away as another seed.
+            tolerance = {"abs": 0.08}
         assert row[column] == pytest.approx(value, **tolerance), column
 
 

@@ -22,7 +22,7 @@ class Overrelaxation:
     def __init__(self, tol: float):
         self.tol = tol
         self.exponent = 1.0
-        self.failed = False
+        self.failed = self.used = False
         self._errors: list[float] = []
         self._tries = 0
 
@@ -67,5 +67,6 @@ class Overrelaxation:
             self._set(max((rate + w - 1) ** 2 / (rate * w**2), 4 * (w - 1) / w**2))
 
     def _set(self, squared: float) -> None:
+        self.used = True
         self.exponent = min(2 / (1 + sqrt(max(1 - squared, 0))), _MOST)
         self._errors = []

@@ -49,6 +49,7 @@ def run(
     max_steps: int = 10_000,
     keep_iterates: bool = False,
     measure: bool = True,
+    accelerate: bool = True,
 ) -> Trace:
     """Do `steps` half-steps, or as many as `tol` needs up to `max_steps`. Changes the state.
 
@@ -58,7 +59,8 @@ def run(
     """
     axes = cycle_of(state, first)
     pace = None
-    if tol is not None and len(axes) == 2 and not keep_iterates:
+    start = state.saved()
+    if accelerate and tol is not None and len(axes) == 2 and not keep_iterates:
         # the rate is understood for two targets; kept iterates are those of the plain iteration
         pace = Overrelaxation(tol)
     iteration = half_steps(state, first, pace or (lambda: 1.0))
@@ -106,6 +108,11 @@ def run(
             elif pace.failed:
                 state.restore(before)
                 best = np.inf
+    if reason == "infeasible" and pace is not None and pace.used:
+        # the limit of the plain half-steps says what can be reached instead (chapter 2)
+        state.restore(start)
+        state.stranded = None
+        return run(state, first=first, tol=tol, max_steps=max_steps, measure=measure, accelerate=False)
     if state.stranded is not None:
         proof = find_obstruction(state, 0.0)
     errors = np.moveaxis(np.array(history), 1, -1) if measure else None
