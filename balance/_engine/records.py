@@ -35,6 +35,10 @@ class RecordMasses(Masses):
                 behind = gathered if behind is None else behind * gathered
         return [sums[axis] for axis in axes]
 
+    def starting_sums(self):
+        # nothing is scaled yet: no gathers
+        return [np.bincount(c, self.values, minlength=n) for c, n in zip(self.codes, self.shape, strict=True)]
+
     def spread(self, vectors, ufunc):
         out = vectors[0][self.codes[0]]
         for vector, codes in zip(vectors[1:], self.codes[1:], strict=True):
