@@ -1,6 +1,8 @@
-"""One row of each table of results, measured again.
+"""One row of each table of results, measured again, and compared in what does not depend on the machine.
 
-Tolerances: losses within 2 percent and shares within 0.02, since arithmetic differs from machine to machine.
+Processors round sums in their own ways, and training makes of that a small perturbation of the run. On one machine, with
+three sets of instructions, 100 iterations with one seed ended with the losses that were trained for within 0.3 percent,
+the other losses within 2.1 percent, and shares of correct items within 2.4 binomial standard errors of the stored ones.
 """
 
 import numpy as np
@@ -12,7 +14,16 @@ from balance.datasets import load_results
 from experiments import contrastive as experiments
 from helpers import stored
 
-SHARES = ("zero_shot", "image_to_text", "text_to_image", "cured", "probe")
+
+def tolerance(column, value):
+    """What a recomputation elsewhere has to reproduce: see above, with room for another machine."""
+    if column.endswith("_loss"):
+        return 0.01 * value
+    if column.endswith("_clip"):
+        return 0.04 * value
+    data, (kind, _, name) = experiments.benchmark("good"), column.rpartition("_")
+    items = {"zero_shot": data.zero_shot, "probe": data.probes}.get(kind, data.retrieval)[name][0]
+    return 4 * np.sqrt(value * (1 - value) / len(items))
 
 
 def test_training():
@@ -20,13 +31,13 @@ def test_training():
     assert cell in experiments.GRIDS["training"]
     row = experiments.measure_training(cell, stop=100)[-1]
     assert row["iteration"] == 100
-    for column, value in stored("contrastive_training", experiments.GRIDS["training"], row).items():
-        tolerance = {"abs": 0.02} if column.startswith(SHARES) else {"rel": 0.02}
-        if column == "zero_shot_digits":
-            # After 100 iterations it is chance: 0.05 to 0.12 over the seeds, and on another processor, whose sums round
-            # otherwise, as far away as another seed.
-            tolerance = {"abs": 0.08}
-        assert row[column] == pytest.approx(value, **tolerance), column
+    expected = stored("contrastive_training", experiments.GRIDS["training"], row)
+    # At this iteration nothing is known of digits: the four seeds have 0.05 to 0.12, reruns with one seed 0.07 to
+    # 0.13, around chance, 1 of 10. Items of one class fall together, so that they are not independent.
+    assert expected.pop("zero_shot_digits") < 0.2 and row["zero_shot_digits"] < 0.2
+    assert len(expected) == 15
+    for column, value in expected.items():
+        assert row[column] == pytest.approx(value, rel=0, abs=tolerance(column, value)), column
 
 
 def test_marginals():
