@@ -1,6 +1,7 @@
 """Balancing: invariants, closed forms, why it stops, and bad input."""
 
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import ot
@@ -106,10 +107,27 @@ def test_extreme_magnitudes(seed):
 
 def test_entries_of_1e_minus_200():
     run = data_balance([[1, 1e-200], [1e-200, 1]], ([0.5, 0.5], [0.6, 0.4]), steps=2)
-    assert np.allclose(run.table[[0, 1], [0, 1]], [0.5 * 0.6 / 0.5, 0.4], rtol=1e-12)
-    assert np.allclose(run.table[0, 1], 1e-200 * 0.5 * 0.4 / 0.5 / 0.5, rtol=1) and run.table[0, 1] > 0
+    assert np.allclose(run.table[[0, 1], [0, 1]], [0.6, 0.4], rtol=1e-12, atol=0)
+    assert run.table[0, 1] == pytest.approx(4e-201, rel=1e-12, abs=0)
+    assert run.table[1, 0] == pytest.approx(6e-201, rel=1e-12, abs=0)
     tiny = data_balance(np.full((2, 3), 1e-200), (UNIFORM, [0.2, 0.3, 0.5]), tol=1e-12)
     assert tiny.converged and np.allclose(tiny.table, np.outer(UNIFORM, [0.2, 0.3, 0.5]))
+
+
+def test_history_goes_on_when_the_scalings_become_extreme():
+    """The first half-step multiplies the second row by 1e110; here against fractions."""
+    table, targets = [[1, 1e-110], [1e-110, 1e-110]], ([0.2, 0.8], [0.3, 0.7])
+    run = data_balance(table, targets, steps=8, keep_iterates=True)
+    exact = np.array([[Fraction(v) for v in row] for row in table])
+    goals = [[Fraction(2, 10), Fraction(8, 10)], [Fraction(3, 10), Fraction(7, 10)]]
+    exact = exact / exact.sum()
+    for k, (iterate, errors) in enumerate(zip(run.iterates, run.history, strict=True)):
+        np.testing.assert_allclose(iterate, exact.astype(float), rtol=1e-12)
+        gaps = [sum(abs(exact.sum(axis=1 - a) - goals[a])) / 2 for a in (0, 1)]
+        assert errors == pytest.approx([float(g) for g in gaps], abs=1e-14)
+        sums = exact.sum(axis=1 - k % 2, keepdims=True)
+        exact = exact * np.expand_dims(goals[k % 2], 1 - k % 2) / sums
+    assert run.potentials[0][1] - run.potentials[0][0] > 200
 
 
 def test_zero_targets_empty_their_row_and_nothing_else():
@@ -162,6 +180,24 @@ def test_functions_separate_where_no_pair_of_axes_is_to_blame():
     f, g, h = run.obstruction.functions
     largest = (f[:, None, None] + g[:, None] + h)[parity > 0].max()
     assert (f + g + h) @ [0.9, 0.1] - largest == pytest.approx(run.obstruction.gap) and run.obstruction.gap > 1
+
+
+def test_reasons_and_message_of_an_infeasible_problem():
+    """Half-steps that were asked for are done; with a tolerance the proof is looked for at the end at the latest."""
+    problem = [[1, 1], [0, 1]], ([0.3, 0.7], [0.6, 0.4])
+    asked = data_balance(*problem, steps=400)
+    assert (asked.reason, asked.steps, asked.converged) == ("steps", 400, False)
+    assert asked.message.startswith("400 half-steps done as asked; largest marginal error 0.3; no table")
+    with pytest.warns(ConvergenceWarning, match="stopped after 50 half-steps at the marginal error 0.3; no table"):
+        run = data_balance(*problem, tol=1e-9, max_steps=50)
+    assert (run.reason, run.steps, run.converged) == ("infeasible", 50, False)
+    for result in (asked, run):
+        assert f"the marginal error {result.errors.max():.3g}" in result.message.replace("largest", "the")
+        proof = result.obstruction
+        assert (proof.axis, proof.values.tolist(), proof.other, proof.reachable.tolist()) == (0, [1], 1, [1])
+        assert proof.excess == pytest.approx(0.3, rel=1e-12)
+    # after an odd number of half-steps the other marginal is wrong
+    assert data_balance(*problem, steps=401).errors == pytest.approx([0, 0.3], abs=1e-12)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
