@@ -1,8 +1,9 @@
 """One row of each table of results, measured again, and compared in what does not depend on the machine.
 
-Processors round sums in their own ways, and training makes of that a small perturbation of the run. On one machine, with
-three sets of instructions, 100 iterations with one seed ended with the losses that were trained for within 0.3 percent,
-the other losses within 2.1 percent, and shares of correct items within 2.4 binomial standard errors of the stored ones.
+Processors round sums in their own ways, and training makes of that a small perturbation of the run. On one machine,
+with three sets of instructions, 100 iterations with one seed ended with the losses that were trained for within 0.3
+percent, the other losses within 2.1 percent, and shares of correct items within 2.4 binomial standard errors of the
+stored ones.
 """
 
 import numpy as np
