@@ -126,7 +126,8 @@ def balanced_loss(scores: Tensor, *, steps: int, targets: Sequence[ArrayLike | T
     m = scores.shape[-1]
     # only the diagonal is needed: of the table itself nothing is formed
     diagonal = at_least_float32(scores).diagonal(dim1=-2, dim2=-1)
-    halves = [sum(_potentials(scores, targets, steps, first), diagonal) for first in (0, 1)]
+    # one half begins with the rows and one with the columns: together they visit both axes
+    halves = [sum(_potentials(scores, targets, steps, first, steps == 0), diagonal) for first in (0, 1)]
     return -(halves[0] + halves[1]).mean(-1) / 2 - math.log(m)
 
 
@@ -186,7 +187,7 @@ def siglip_loss(scores: Tensor, bias: float | Tensor = 0.0) -> Tensor:
 
 
 def _potentials(
-    scores: Tensor, targets: Sequence[ArrayLike | Tensor] | None, steps: int, first: int
+    scores: Tensor, targets: Sequence[ArrayLike | Tensor] | None, steps: int, first: int, every: bool = True
 ) -> tuple[Tensor, ...]:
     """Potentials of the rows (..., m) and of the columns (..., l)."""
     if not isinstance(scores, Tensor):
@@ -194,4 +195,4 @@ def _potentials(
     if scores.ndim < 2:
         raise ValueError(f"scores has {scores.ndim} axes: pass one row for each image, one column for each text")
     steps, first = check_count(steps, "steps"), check_axis(first, 2, "first")
-    return log_potentials(scores, targets, steps, first)
+    return log_potentials(scores, targets, steps, first, every)

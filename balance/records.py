@@ -35,8 +35,8 @@ class Records:
     Raises
     ------
     ValueError
-        If there is no variable, their lengths differ, a code is negative, a label is missing, or a weight is negative
-        or not finite.
+        If there is no variable, their lengths differ, a code is negative, a label is missing (NaN or NA; None is a
+        label like others, which needs a target), or a weight is negative or not finite.
 
     Examples
     --------

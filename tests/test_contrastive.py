@@ -227,3 +227,17 @@ def test_log_balance_of_the_limit_stays():
     scores = 1.5 * np.random.default_rng(16).normal(size=(5, 5))
     table = torch.tensor(data_balance(np.exp(scores), (uniform(5), uniform(5)), tol=1e-14).table)
     torch.testing.assert_close(log_balance(table.log(), steps=3).exp(), table)
+
+
+@pytest.mark.parametrize("axis", (0, 1))
+@pytest.mark.parametrize("first", (0, 1))
+@pytest.mark.parametrize("steps", (0, 1, 2))
+def test_an_empty_row_or_column_is_refused_whichever_axis_is_visited(axis, first, steps):
+    scores = torch.zeros(4, 4).index_fill(axis, torch.tensor(2), -torch.inf)
+    with pytest.raises(ValueError, match="all its scores are -inf"):
+        log_balance(scores, steps=steps, first=first)
+    with pytest.raises(ValueError, match="all its scores are -inf"):
+        balanced_loss(scores, steps=steps)
+    without = [torch.tensor([1.0, 1, 0, 1]) / 3 if a == axis else torch.full((4,), 0.25) for a in (0, 1)]
+    kept = log_balance(scores, steps=steps, first=first, targets=without).exp()
+    assert kept.sum() == pytest.approx(1, rel=1e-6) and (kept.select(axis, 2) == 0).all()

@@ -14,6 +14,10 @@ _STEADY = 0.1
 # Never nearer to 2, where nothing contracts: reached at s^2 = 0.9999.
 _MOST = 1.98
 _TRIES = 2
+# With more sweeps than this to go, some plain ones are worth it that measure the rate again.
+_LONG = 20
+# Exponents whose distances to 2 differ by less than this factor are the same.
+_SAME = 1.25
 
 
 class Overrelaxation:
@@ -25,6 +29,9 @@ class Overrelaxation:
         self.failed = self.used = False
         self._errors: list[float] = []
         self._tries = 0
+        # the exponent whose rate is being measured again, and whether that has confirmed it
+        self._doubted = 0.0
+        self._confirmed = False
 
     def __call__(self) -> float:
         return self.exponent
@@ -65,8 +72,12 @@ class Overrelaxation:
         if rate > 1.1 * (w - 1):
             # Young's relation between this rate and s^2, for an exponent below the optimal one
             self._set(max((rate + w - 1) ** 2 / (rate * w**2), 4 * (w - 1) / w**2))
+        elif not self._confirmed and log(self.tol / self._errors[-1]) / log(rate) > _LONG:
+            # At and above the optimal exponent the rate is w - 1 whatever s is: only plain sweeps tell the two apart.
+            self.exponent, self._errors, self._doubted = 1.0, [], w
 
     def _set(self, squared: float) -> None:
         self.used = True
         self.exponent = min(2 / (1 + sqrt(max(1 - squared, 0))), _MOST)
+        self._confirmed = 1 / _SAME < (2 - self.exponent) / (2 - self._doubted) < _SAME
         self._errors = []

@@ -18,11 +18,11 @@ from balance._engine.targets import Goal, as_goals, as_sequence, check_reachable
 from balance.scores import Scores
 
 
-def log_potentials(scores: Tensor, targets: Any, steps: int, first: int) -> tuple[Tensor, ...]:
+def log_potentials(scores: Tensor, targets: Any, steps: int, first: int, every: bool = True) -> tuple[Tensor, ...]:
     """Return the potentials (..., m), (..., l) of two-way tables of scores after some half-steps, for losses.
 
     Raises if a value with a target has no finite score: a loss has no place for the flags of a stack. Without targets
-    they are uniform.
+    they are uniform. Half-steps find out about the axes that they visit; `every` asks for the others too.
     """
     _check_kind(scores, "scores")
     masses = LogTensor(at_least_float32(scores.detach()), 2)
@@ -37,6 +37,9 @@ def log_potentials(scores: Tensor, targets: Any, steps: int, first: int) -> tupl
         deque(islice(half_steps(state, first), steps + 1), maxlen=0)
         # NaN or an infinity anywhere is one in a sum of the potentials; -inf is a value of target 0
         wrong = any(bool((f.isnan() | (f == torch.inf)).any()) for f in state.logs)
+        for axis in {0, 1} - {axis for axis, *_ in state.trail} if every else ():
+            empty = masses.logs.amax(-1 - axis) == -torch.inf
+            wrong |= bool((empty & (state.targets[axis] > -torch.inf)).any())
     if state.stranded is not None or wrong:
         _refuse(masses.logs)
         raise ValueError(
