@@ -38,8 +38,10 @@ def log_potentials(scores: Tensor, targets: Any, steps: int, first: int, every: 
         # NaN or an infinity anywhere is one in a sum of the potentials; -inf is a value of target 0
         wrong = any(bool((f.isnan() | (f == torch.inf)).any()) for f in state.logs)
         for axis in {0, 1} - {axis for axis, *_ in state.trail} if every else ():
-            empty = masses.logs.amax(-1 - axis) == -torch.inf
-            wrong |= bool((empty & (state.targets[axis] > -torch.inf)).any())
+            target = log_targets[axis]
+            if target is not None:
+                empty = masses.logs.amax(-1 - axis) == -torch.inf
+                wrong |= bool((empty & (target > -torch.inf)).any())
     if state.stranded is not None or wrong:
         _refuse(masses.logs)
         raise ValueError(
