@@ -15,6 +15,7 @@ from scipy.sparse import csr_array, issparse
 from balance._engine import checks
 from balance._engine.numbers import as_array, entry
 from balance.projections import data_balance
+from balance.records import kish_size
 
 _MARKS = str.maketrans({mark: f" {mark} " for mark in ",.;:?!`"})
 
@@ -235,9 +236,7 @@ def effective_sample_size(weights: ArrayLike) -> float:
     >>> effective_sample_size([1, 1, 2, 0])
     2.666...
     """
-    weights = checks.as_masses(weights, "weights", ndim=1)
-    weights /= weights.max()
-    return float(weights.sum() ** 2 / (weights**2).sum())
+    return kish_size(checks.as_masses(weights, "weights", ndim=1))
 
 
 def metaclip_inclusion(table: csr_array | ArrayLike, cap: float) -> NDArray[np.float64]:

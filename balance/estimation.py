@@ -1,7 +1,7 @@
 """A balanced estimate from records, with a standard error and an interval (chapter 4 of the book)."""
 
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -13,9 +13,12 @@ from scipy.special import stdtrit
 from balance._engine import checks
 from balance._engine.numbers import as_doubles, is_series
 from balance._engine.read import Problem, read
-from balance.projections import ConvergenceWarning, data_balance
+from balance._engine.result import ConvergenceWarning, of_problem, warn_unless_reached
+from balance._engine.targets import as_sequence
 from balance.records import Records
 
+# How near the marginals are brought when no number of half-steps is given: that of `data_balance`.
+_TOL = 1e-9
 # Sweeps of centering after which the linearization of a limit is taken as it is; far more than rates below 0.99 need.
 _MOST_SWEEPS = 2000
 _SETTLED = 1e-12
@@ -135,7 +138,7 @@ def estimate(
                 f"records is a {type(records).__name__}: pass Records, or a tuple with one column per variable"
             )
         records = Records(*records)
-    problem = read(records, targets, may_miss=True)
+    problem = read(records, targets if isinstance(targets, Mapping) else as_sequence(targets), may_miss=True)
     codes, shape = problem.codes, problem.masses.shape
     for axis, target in enumerate(problem.targets):
         if target is not None and not target.all():
@@ -160,7 +163,8 @@ def estimate(
         text = ", ".join(repr(label) for labels in unseen for label in labels[:3])
         warnings.warn(f"no record has {text}: not balanced, the plain mean", ConvergenceWarning, stacklevel=2)
     elif steps != 0:
-        result = data_balance(records, targets, steps=steps, first=first)
+        result = of_problem(problem, steps, None if steps is not None else _TOL, first=first)
+        warn_unless_reached(result)
         weights, done = result.table.weights, result.steps
     # to convergence all marginals are matched, however few half-steps that took
     matched = done if steps is not None or any(unseen) else len(shape)

@@ -14,11 +14,9 @@ from scipy.sparse import csr_array, sparray, spmatrix
 from scipy.special import rel_entr
 
 from balance._engine import checks
-from balance._engine.loop import State
 from balance._engine.numbers import Frame, is_frame, is_tensor
 from balance._engine.read import read
 from balance._engine.result import BalanceResult, ConvergenceWarning, of_problem, of_stack, warn_unless_reached
-from balance._engine.run import run
 from balance._engine.stacks import Stack
 from balance._engine.targets import as_sequence
 from balance.records import Records
@@ -312,19 +310,7 @@ def data_balance(
         first = checks.check_axis(first, len(targets), "first")
         result = of_stack(Stack(table, targets), steps, tol, max_steps, first)
     else:
-        problem = read(table, targets)
-        first = checks.check_axis(first, problem.masses.ndim, "first")
-        state = State(problem.masses, problem.targets, problem.sums)
-        trace = run(
-            state,
-            first=first,
-            steps=steps,
-            tol=tol,
-            max_steps=max_steps,
-            keep_iterates=keep_iterates,
-            measure=keep_iterates or sum(t is not None for t in problem.targets) <= 2,
-        )
-        result = of_problem(problem, state, trace, tol, first)
+        result = of_problem(read(table, targets), steps, tol, max_steps, first, keep_iterates)
     warn_unless_reached(result)
     return result
 

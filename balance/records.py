@@ -136,6 +136,12 @@ class Records:
         return f"Records({len(self)} records of {len(self.columns)} variables)"
 
 
+def kish_size(weights: NDArray[np.float64]) -> float:
+    """Return the effective sample size (sum w)^2 / sum w^2 of weights that are checked."""
+    scaled = weights / weights.max()
+    return float(scaled.sum() ** 2 / (scaled @ scaled))
+
+
 class Column:
     """One variable: a code for each record and, for labels, what each code stands for.
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from balance._engine.masses import NEVER, Masses
+from balance._engine.masses import NEVER, Masses, log_scalings
 
 # A block of rows of this size stays in the second- or third-level cache between the two halves of a sweep.
 _BLOCK_BYTES = 1 << 20
@@ -72,17 +72,12 @@ class Dense(Masses):
         others = tuple(b - self.ndim for b in range(self.ndim) if b != axis)
         return values.max(axis=others, initial=NEVER)
 
-    def support(self):
-        return np.nonzero(self.values)
-
     def wrap(self, values) -> Any:
         return self._wrap(values)
 
 
 class DenseLogs(Dense):
     """Logarithms S of masses, -inf where there is none. The values are exp(S) / sum exp(S)."""
-
-    logarithmic = True
 
     def __init__(self, logs: NDArray[np.float64], axes: int, wrap=lambda values: values):
         inner = tuple(range(-axes, 0))
@@ -93,9 +88,6 @@ class DenseLogs(Dense):
         # a common offset first: it may be larger than all differences
         self.logs = (logs - top) - np.log(total)
         self.total = np.ones((*self.stack, 1))
-
-    def support(self):
-        return np.nonzero(self.logs > -np.inf)
 
     def exponents(self):
         exponents = np.full(self.logs.shape, NEVER)
@@ -108,8 +100,4 @@ class DenseLogs(Dense):
             return np.exp(self.logs + np.log(2) * self.spread(powers, np.add))
 
     def scaled(self, scalings, powers):
-        with np.errstate(divide="ignore"):
-            potentials = [np.log(u) for u in scalings]
-        if powers is not None:
-            potentials = [p + np.log(2) * e for p, e in zip(potentials, powers, strict=True)]
-        return self.wrap(self.logs + self.spread(potentials, np.add))
+        return self.wrap(self.logs + self.spread(log_scalings(scalings, powers), np.add))

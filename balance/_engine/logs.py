@@ -46,9 +46,6 @@ class LogTensor:
     def log_sums(self, logs: Tensor, axis: int) -> Tensor:
         return torch.logsumexp(logs, self.others(axis)) if self.ndim > 1 else logs
 
-    def wrap(self, values: Tensor) -> Tensor:
-        return values
-
 
 class TensorState:
     """What `balance._engine.loop.State` is for arrays: potentials of a table of logarithms."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from balance._engine.masses import NEVER, WIDEST, Masses
+from balance._engine.masses import NEVER, WIDEST, Masses, log_scalings
 
 _ALL = slice(None)
 
@@ -244,10 +244,7 @@ class State:
 
     def potentials(self) -> tuple[NDArray[np.float64], ...]:
         """Return the logarithms of the scalings of the normalized start."""
-        with np.errstate(divide="ignore"):
-            logs = [np.log(u) for u in self.scalings]
-        if self.powers is not None:
-            logs = [p + np.log(2) * e for p, e in zip(logs, self.powers, strict=True)]
+        logs = log_scalings(self.scalings, self.powers)
         logs[0] = logs[0] + np.log(self.masses.total)
         return tuple(logs)
 

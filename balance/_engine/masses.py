@@ -40,8 +40,6 @@ class Masses(ABC):
     shape: tuple[int, ...]
     stack: tuple[int, ...] = ()
     total: NDArray[np.float64]
-    # whether the user sees logarithms
-    logarithmic: ClassVar[bool] = False
     # whether each combination of values has a place, so that an absent cell is an entry of 0
     every_cell: ClassVar[bool] = False
     borrowed: bool = False
@@ -66,10 +64,6 @@ class Masses(ABC):
     @abstractmethod
     def largest(self, values: NDArray, axis: int) -> NDArray:
         """Return the largest of such values on `axis`, shape (*stack, n); the least integer where there is none."""
-
-    @abstractmethod
-    def support(self) -> tuple[NDArray[np.intp], ...]:
-        """Return the coordinates of the positive values, one array per axis."""
 
     @abstractmethod
     def wrap(self, values: NDArray) -> Any:
@@ -109,6 +103,13 @@ class Masses(ABC):
 
 # 2 to this power is 0 in every sum that follows, and sums of a few of these are still integers
 NEVER = np.int64(-(2**60))
+
+
+def log_scalings(scalings: Vectors, powers: Sequence[NDArray[np.int64]] | None) -> list[NDArray[np.float64]]:
+    """Return the logarithms of scalings times 2 to the powers; -inf for 0."""
+    with np.errstate(divide="ignore"):
+        logs = [np.log(u) for u in scalings]
+    return logs if powers is None else [f + np.log(2) * e for f, e in zip(logs, powers, strict=True)]
 
 
 def _moderate(scaling: NDArray) -> bool:

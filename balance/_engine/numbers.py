@@ -104,16 +104,16 @@ def precision(values: Any) -> float:
 
 
 def _as_float(value: Any, name: str) -> float:
-    try:
-        # a string that spells a number is a label more often than a mass
-        if isinstance(value, (Real, Decimal, np.number, np.bool_)) and not isinstance(value, complex):
+    number = isinstance(value, (Real, Decimal, np.number, np.bool_)) and not isinstance(value, complex)
+    # a string that spells a number is a label more often than a mass
+    alike = np.ndim(value) == 0 and hasattr(value, "__float__") and not isinstance(value, (str, bytes))
+    if number or alike:
+        try:
             return float(value)
-        if np.ndim(value) == 0 and hasattr(value, "__float__") and not isinstance(value, (str, bytes)):
-            return float(value)
-    except OverflowError:
-        raise ValueError(f"{name} is too large for double precision") from None
-    except (TypeError, ValueError):
-        pass
+        except OverflowError:
+            raise ValueError(f"{name} is too large for double precision") from None
+        except (TypeError, ValueError):
+            number = alike = False
     raise ValueError(f"{name} = {str(value)[:40]!r} is not a number: pass real numbers, none missing")
 
 

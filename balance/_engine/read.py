@@ -12,10 +12,10 @@ from scipy import sparse
 from balance._engine.checks import check_kept, check_masses
 from balance._engine.dense import Dense, DenseLogs
 from balance._engine.masses import Masses
-from balance._engine.numbers import as_array, as_doubles, entry, is_frame
+from balance._engine.numbers import as_array, as_doubles, entry, is_frame, is_series
 from balance._engine.records import Aggregated, RecordMasses
 from balance._engine.sparse import Sparse
-from balance._engine.targets import Goal, as_goals, as_sequence, check_reachable, normalized
+from balance._engine.targets import Goal, as_goals, as_sequence, check_distinct, check_reachable, normalized
 from balance.records import Column, Records
 from balance.scores import Scores
 
@@ -80,17 +80,18 @@ def read(table: Any, targets: Any = None, *, may_miss: bool = False) -> Problem:
             f"{len(goals)} targets for a table with {masses.ndim} axes: pass one for each, None for an axis that"
             " is free"
         )
-    vectors: list[NDArray[np.float64] | None] = []
-    for axis, goal in enumerate(goals):
-        if goal is None:
-            vectors.append(None)
-            continue
-        values = normalized(goal, goal.aligned(labels[axis], masses.shape[axis], axis, what))
-        known = labels[axis]
-        if not may_miss:
-            check_reachable(values, sums[axis], goal.name, axis, masses.ndim, known.__getitem__ if known else None)
-        vectors.append(values)
-    return Problem(masses, sums, vectors, _total(goals), labels=labels)
+    aligned = [None if g is None else g.aligned(labels[a], masses.shape[a], a, what) for a, g in enumerate(goals)]
+    return Problem(masses, sums, _fixed(goals, aligned, sums, labels, may_miss), _total(goals), labels=labels)
+
+
+def _fixed(goals, values, sums, labels, may_miss: bool) -> list[NDArray[np.float64] | None]:
+    """Return the masses of each target with total 1; raise if one of them can't be placed, unless it `may_miss`."""
+    vectors = [None if v is None else normalized(v) for v in values]
+    for axis, (goal, vector, known) in enumerate(zip(goals, vectors, labels, strict=True)):
+        if vector is not None and not may_miss:
+            named = None if known is None else known.__getitem__
+            check_reachable(vector, sums[axis], goal.name, axis, len(goals), named)
+    return vectors
 
 
 def _total(goals: list[Goal | None]) -> float:
@@ -138,9 +139,7 @@ def dense(array: NDArray[np.float64], wrap=lambda values: values) -> tuple[Dense
 def _read_frame(frame: Any) -> _Read:
     labels = [list(frame.index), list(frame.columns)]
     for axis, known in enumerate(labels):
-        if len(set(known)) < len(known):
-            twice = next(label for label in known if known.count(label) > 1)
-            raise ValueError(f"axis {axis} of the table has the label {twice!r} more than once: add up those values")
+        check_distinct(known, f"axis {axis} of the table", "add up those values")
     make, index, columns = type(frame), frame.index, frame.columns
     values = as_doubles(frame.to_numpy(), "table").copy()
     masses, sums = dense(values, lambda table: make(table, index=index, columns=columns))
@@ -202,12 +201,14 @@ def _read_logs(values: Any) -> _Read:
     return masses, sums, [None] * logs.ndim
 
 
-def check_logs(logs: NDArray[np.float64], axes: int) -> None:
+# Beyond this, rounding takes a thousandth of a mass with it.
+_MOST_SCORE = 1e-3 / float(np.finfo(np.float64).eps)
+
+
+def check_logs(logs: NDArray[np.float64], axes: int, most: float = _MOST_SCORE) -> None:
     """Raise unless the entries of a table of logarithms, or of a stack, are finite or -inf, not all of them -inf."""
     if logs.size == 0:
         raise ValueError(f"scores has shape {logs.shape}: pass at least one value on each axis")
-    # beyond this, rounding takes a thousandth of a mass with it
-    most = 1e-3 / np.finfo(np.float64).eps
     wrong = np.isnan(logs) | ((logs > -np.inf) & (np.abs(logs) > most))
     if wrong.any():
         index = np.argwhere(wrong)[0]
@@ -245,29 +246,17 @@ def _read_records(records: Records, targets: Any, may_miss: bool) -> Problem:
         masses = Aggregated(kept)
     masses.total = kept.total = np.array([weights.sum()])
     sums = masses.starting_sums()
-    vectors: list[NDArray[np.float64] | None] = []
-    for axis, (goal, (_, _, labels)) in enumerate(zip(goals, read_columns, strict=True)):
-        if goal is None:
-            vectors.append(None)
-            continue
-        vector = normalized(goal, goal.values)
-        if not may_miss:
-            known = None if labels is None else labels.__getitem__
-            check_reachable(vector, sums[axis], goal.name, axis, masses.ndim, known)
-        vectors.append(vector)
-    known_labels = [labels for _, _, labels in read_columns]
-    return Problem(masses, sums, vectors, _total(goals) if targets is not None else 1.0, records, known_labels, codes)
+    labels = [known for _, _, known in read_columns]
+    vectors = _fixed(goals, [None if g is None else g.values for g in goals], sums, labels, may_miss)
+    return Problem(masses, sums, vectors, _total(goals) if targets is not None else 1.0, records, labels, codes)
 
 
 def _as_crossed(column: Column, target: Any) -> Any:
     """Return an array with one axis per crossed column as a mapping from tuples of codes."""
-    if column.crossed and target is not None and not isinstance(target, Mapping) and not hasattr(target, "index"):
-        array = as_array(target, "the target of a crossed variable")
-        return {index: array[index] for index in np.ndindex(array.shape)}
-    if column.crossed and isinstance(target, (list, tuple)):
-        array = as_array(target, "the target of a crossed variable")
-        return {index: array[index] for index in np.ndindex(array.shape)}
-    return target
+    if not column.crossed or target is None or isinstance(target, Mapping) or is_series(target) or is_frame(target):
+        return target
+    array = as_array(target, "the target of a crossed variable")
+    return {index: array[index] for index in np.ndindex(array.shape)}
 
 
 def _on_axis(column: Column, goal: Goal | None, axis: int) -> tuple[NDArray[np.intp], int, list | None]:

@@ -50,9 +50,6 @@ class RecordMasses(Masses):
         np.maximum.at(top, self.codes[axis], values)
         return top
 
-    def support(self):
-        return tuple(codes[self.values > 0] for codes in self.codes)
-
     def wrap(self, values):
         return self._wrap(values)
 

@@ -8,12 +8,13 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from balance._engine.checks import check_axis
 from balance._engine.feasibility import Obstruction, Separation, find_obstruction
 from balance._engine.loop import State
 from balance._engine.read import Problem
-from balance._engine.run import ROUNDING, Trace, run
+from balance._engine.run import ROUNDING, run
 from balance._engine.stacks import Stack
-from balance.records import Records
+from balance.records import Records, kish_size
 
 T = TypeVar("T")
 
@@ -127,8 +128,7 @@ class BalanceResult(Generic[T]):
         r"""Of the weights of `Records`, :math:`(\sum w)^2 / \sum w^2` (Kish 1965)."""
         self._of_records()
         table: Any = self.table
-        weights = table.weights / table.weights.max()
-        return float(weights.sum() ** 2 / (weights @ weights))
+        return kish_size(table.weights)
 
     @cached_property
     def obstruction(self) -> Obstruction | Separation | None:
@@ -202,8 +202,25 @@ def warn_unless_reached(result: BalanceResult) -> None:
         warnings.warn(result.message, ConvergenceWarning, stacklevel=3)
 
 
-def of_problem(problem: Problem, state: State, trace: Trace, tol: float | None, first: int) -> BalanceResult:
-    """Return the result of one table."""
+def of_problem(
+    problem: Problem,
+    steps: int | None,
+    tol: float | None,
+    max_steps: int = 10_000,
+    first: int = 0,
+    keep_iterates: bool = False,
+) -> BalanceResult:
+    """Balance one table; return its result."""
+    state = State(problem.masses, problem.targets, problem.sums)
+    trace = run(
+        state,
+        first=check_axis(first, problem.masses.ndim, "first"),
+        steps=steps,
+        tol=tol,
+        max_steps=max_steps,
+        keep_iterates=keep_iterates,
+        measure=keep_iterates or sum(t is not None for t in problem.targets) <= 2,
+    )
     return BalanceResult(
         steps=trace.steps,
         reason=trace.reason,

@@ -46,9 +46,5 @@ class Sparse(Masses):
         np.maximum.at(top, (self._rows, self.indices)[axis], values)
         return top
 
-    def support(self):
-        kept = self.values > 0
-        return self._rows[kept].astype(np.intp), self.indices[kept].astype(np.intp)
-
     def wrap(self, values):
         return sparse.csr_array((values, self.indices, self.indptr), shape=self.shape, copy=True)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from balance._engine.checks import check_masses
 from balance._engine.dense import Dense, DenseLogs
 from balance._engine.loop import State, half_steps
+from balance._engine.masses import log_scalings
 from balance._engine.numbers import as_array, as_doubles, entry
 from balance._engine.read import check_logs
 from balance._engine.run import Trace, run
@@ -66,13 +67,8 @@ class Stack:
             if goal is None:
                 self.targets.append(None)
                 continue
-            single = goal.values.ndim == 1
-            values = goal.aligned(None, self.shape[axis], axis, "each table") if single else goal.values
-            if not single and values.shape != (*self.leading, self.shape[axis]):
-                raise ValueError(f"{goal.name} has shape {values.shape}, expected {(*self.leading, self.shape[axis])}")
-            vector = normalized(goal, values)
-            self.targets.append(vector if single else vector.reshape(prod(self.leading), self.shape[axis]))
-        self.total = float(next(np.max(g.total) for g in goals if g is not None))
+            vector = normalized(goal.over(self.shape[axis], axis, "each table", self.leading))
+            self.targets.append(vector if vector.ndim == 1 else vector.reshape(prod(self.leading), self.shape[axis]))
         number = len(self.tables)
         self.complete, self.totals = np.ones(number, bool), np.ones(number)
         self.scalings = [np.ones((number, n)) for n in self.shape]
@@ -150,10 +146,7 @@ class Stack:
 
     def potentials(self) -> tuple[NDArray[np.float64], ...]:
         """Return the logarithms of the scalings of the normalized tables, shapes (..., n)."""
-        with np.errstate(divide="ignore"):
-            logs = [np.log(u) for u in self.scalings]
-        if self.powers is not None:
-            logs = [p + np.log(2) * e for p, e in zip(logs, self.powers, strict=True)]
+        logs = log_scalings(self.scalings, self.powers)
         logs[0] = logs[0] + np.log(self.totals)[:, None]
         return tuple(self._unstacked(p) for p in logs)
 

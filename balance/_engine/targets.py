@@ -53,9 +53,8 @@ class Goal:
             values = as_doubles(target.to_numpy(), name)
         else:
             values = as_doubles(target, name)
-        if self.labels is not None and len(set(self.labels)) < len(self.labels):
-            twice = next(label for label in self.labels if self.labels.count(label) > 1)
-            raise ValueError(f"{name} has the label {twice!r} more than once: add its masses up")
+        if self.labels is not None:
+            check_distinct(self.labels, name, "add its masses up")
         if values.ndim != 1 and not (stacked and values.ndim > 1):
             raise ValueError(f"{name} has {values.ndim} axes, expected 1")
         if values.shape[-1] == 0:
@@ -98,6 +97,14 @@ class Goal:
                 )
         return self.values[positions]
 
+    def over(self, size: int, axis: int, what: str, stack: tuple[int, ...] = ()) -> NDArray[np.float64]:
+        """Return the masses for an axis without labels: a vector, or for a stack one for each table."""
+        if self.values.ndim == 1:
+            return self.aligned(None, size, axis, what)
+        if self.values.shape != (*stack, size):
+            raise ValueError(f"{self.name} has shape {self.values.shape}, expected {(*stack, size)}")
+        return self.values
+
 
 def as_goals(targets: Any, stacked: bool = False) -> list[Goal | None]:
     """Return targets whose totals agree; None for an axis that is free."""
@@ -108,6 +115,15 @@ def as_goals(targets: Any, stacked: bool = False) -> list[Goal | None]:
     for goal in given[1:]:
         check_totals(given[0], goal)
     return goals
+
+
+def check_distinct(labels: Sequence[Hashable], name: str, remedy: str) -> None:
+    """Raise if a label stands twice."""
+    seen: set[Hashable] = set()
+    for label in labels:
+        if label in seen:
+            raise ValueError(f"{name} has the label {label!r} more than once: {remedy}")
+        seen.add(label)
 
 
 def check_totals(first: Goal, other: Goal) -> None:
@@ -139,7 +155,7 @@ def check_reachable(
         )
 
 
-def normalized(goal: Goal, values: NDArray[np.float64]) -> NDArray[np.float64]:
+def normalized(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return masses with total 1, divided by the largest first so that their sum is finite."""
     scaled = values / values.max(axis=-1, keepdims=True)
     return scaled / scaled.sum(axis=-1, keepdims=True)
@@ -151,9 +167,9 @@ def as_vectors(targets: Any, sums: Sequence[NDArray[np.float64]]) -> tuple[NDArr
     goals = [g for g in given if g is not None]
     if len(given) != len(sums) or len(goals) != len(given):
         raise ValueError(f"{len(given)} targets for a table with {len(sums)} axes: pass one each")
-    vectors = []
-    for axis, (goal, found) in enumerate(zip(goals, sums, strict=True)):
-        vector = normalized(goal, goal.aligned(None, len(found), axis, "the table"))
-        check_reachable(vector, found, goal.name, axis, len(sums))
-        vectors.append(vector)
+    vectors = [
+        normalized(g.aligned(None, len(s), a, "the table")) for a, (g, s) in enumerate(zip(goals, sums, strict=True))
+    ]
+    for axis, (goal, vector) in enumerate(zip(goals, vectors, strict=True)):
+        check_reachable(vector, sums[axis], goal.name, axis, len(sums))
     return tuple(vectors)

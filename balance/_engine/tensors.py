@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from balance._engine.checks import check_masses
 from balance._engine.gradients import differentiable
 from balance._engine.logs import LogTensor, TensorState, at_least_float32, to_numpy
 from balance._engine.loop import half_steps
 from balance._engine.numbers import entry, is_tensor
+from balance._engine.read import check_logs
 from balance._engine.result import BalanceResult
 from balance._engine.run import ROUNDING, run
 from balance._engine.targets import Goal, as_goals, as_sequence, check_reachable, normalized
@@ -57,13 +59,6 @@ def as_goals_of(targets: Any, masses: LogTensor) -> list[Goal | None]:
         raise ValueError(
             f"{len(goals)} targets for a table with {masses.ndim} axes: pass one for each, None for a free one"
         )
-    for axis, goal in enumerate(goals):
-        if goal is not None and goal.values.ndim == 1:
-            goal.aligned(None, masses.shape[axis], axis, "the table")
-        elif goal is not None and goal.values.shape != (*masses.stack, masses.shape[axis]):
-            raise ValueError(
-                f"{goal.name} has shape {goal.values.shape}, expected {(*masses.stack, masses.shape[axis])}"
-            )
     return goals
 
 
@@ -73,13 +68,13 @@ def _log_targets(goals: list[Goal | None], targets: Any, masses: LogTensor) -> l
         if goal is None:
             found.append(None)
             continue
+        vector = goal.over(masses.shape[axis], axis, "the table", masses.stack)
         if is_tensor(target):
+            # the target itself, not its copy: it may ask for a gradient
             values = target.to(dtype=masses.logs.dtype, device=masses.logs.device)
             values = values / values.sum(-1, keepdim=True)
         else:
-            single = goal.values.ndim == 1
-            vector = goal.aligned(None, masses.shape[axis], axis, "the table") if single else goal.values
-            values = masses.logs.new_tensor(normalized(goal, vector))
+            values = masses.logs.new_tensor(normalized(vector))
         # the derivative of log at 0 would make that of everything undefined
         found.append(torch.where(values > 0, torch.where(values > 0, values, 1).log(), -torch.inf))
     return found
@@ -202,29 +197,16 @@ def _check(values: Tensor, linear: bool, axes: int) -> None:
     if not linear:
         _refuse(values, axes)
         return
-    wrong = ~values.isfinite() | (values < 0)
-    if bool(wrong.any()):
-        index = wrong.nonzero()[0].tolist()
-        what = (
-            "is negative: masses are >= 0"
-            if values[tuple(index)] < 0
-            else "is not a finite number: remove or impute it"
-        )
-        raise ValueError(f"{entry(name, index)} = {values[tuple(index)].item()} {what}")
+    if bool((~values.isfinite() | (values < 0)).any()):
+        check_masses(to_numpy(values), name)
     if not bool((values.amax(tuple(range(-axes, 0))) > 0).all()):
         raise ValueError(f"{name}: a table has no mass: at least one entry must be positive")
 
 
 def _refuse(scores: Tensor, axes: int = 2) -> None:
-    # beyond this, rounding takes a tenth of a mass with it
+    # in float32 rounding takes a tenth of a mass with it beyond this: scores of 10,000 are wanted there
     most = 0.1 / torch.finfo(scores.dtype).eps
-    wrong = scores.isnan() | ((scores > -torch.inf) & (scores.abs() > most))
-    if bool(wrong.any()):
-        index = wrong.nonzero()[0].tolist()
-        value = scores[tuple(index)].item()
-        raise ValueError(
-            f"{entry('scores', index)} = {value}: scores are finite, or -inf for an empty cell, and not so large that"
-            " their differences are lost"
-        )
+    if bool((scores.isnan() | ((scores > -torch.inf) & (scores.abs() > most))).any()):
+        check_logs(to_numpy(scores), axes, most)
     if bool((scores.amax(tuple(range(-axes, 0))) == -torch.inf).any()):
         raise ValueError("scores has no mass: at least one entry of a table must be finite")
