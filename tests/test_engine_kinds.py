@@ -6,11 +6,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from balance import ConvergenceWarning, Records, data_balance, kl_divergence, marginal, project
+from balance import ConvergenceWarning, Records, Scores, data_balance, kl_divergence, marginal, project
 from helpers import seeds
 
 some = settings(max_examples=60, deadline=None, derandomize=True)
@@ -258,3 +259,21 @@ def test_bad_tables(table, message):
 def test_divergences_say_that_they_are_dense():
     with pytest.raises(ValueError, match="q is sparse: pass a dense array"):
         kl_divergence(sparse.eye_array(2) / 2, np.eye(2) / 2)
+
+
+@pytest.mark.parametrize("how", ({"steps": 2}, {"steps": 0}, {"tol": 1e-9}))
+@pytest.mark.parametrize("scores", (False, True))
+def test_what_is_told_of_a_table_that_keeps_its_start_is_told_of_its_start(how, scores):
+    tables, even = np.array([[[1.0, 0], [3, 0]], [[1, 2], [3, 4]]]), ([0.5, 0.5], [0.5, 0.5])
+    with np.errstate(divide="ignore"):
+        given = np.log(tables) if scores else tables
+    kinds = [Scores(make(given)) if scores else make(given) for make in (np.asarray, torch.tensor)]
+    array, tensor = (data_balance(kind, even, **how) for kind in kinds)
+    assert array.complete.tolist() == tensor.complete.tolist() == [False, True]
+    assert array.errors[0] == pytest.approx([0.25, 0.5]) and array.marginals[1][0] == pytest.approx([1, 0])
+    assert tensor.errors == pytest.approx(array.errors, abs=1e-9)
+    assert tensor.history[:, 0] == pytest.approx(np.tile([0.25, 0.5], (tensor.steps + 1, 1)))
+    for ours, theirs in zip(tensor.marginals, array.marginals, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-9)
+    for ours, theirs in zip(tensor.potentials, array.potentials, strict=True):
+        assert ours[0] == pytest.approx(theirs[0], abs=1e-12)

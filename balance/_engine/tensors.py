@@ -5,6 +5,7 @@ from itertools import islice
 from math import log
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -122,7 +123,7 @@ def balance(
         if stacked:
             complete = _complete(masses, fixed)
             keep = complete[(..., *(None,) * axes)]
-            masses = LogTensor(torch.where(keep, masses.logs, 0), axes)
+            whole, masses = masses, LogTensor(torch.where(keep, masses.logs, 0), axes)
         else:
             for axis, (goal, target) in enumerate(zip(goals, fixed, strict=True)):
                 if goal is not None and target is not None:
@@ -132,6 +133,9 @@ def balance(
         if steps is None and tol is None:
             tol = max(1e-9, state.rounding())
         trace = run(state, first=first, steps=steps, tol=tol, max_steps=max_steps, keep_iterates=keep_iterates)
+    # tensors measure every error of every half-step
+    history, flags = trace.history, None
+    assert history is not None
     if complete is not None:
         safe = torch.where(keep, scaled, torch.ones_like(scaled) if linear else torch.zeros_like(scaled))
     potentials = differentiable(safe, state, log_targets, trace.reason == "tolerance")
@@ -149,7 +153,12 @@ def balance(
         inner = masses.others(None)
         total = start.sum(inner, keepdim=True) if linear else start.logsumexp(inner, keepdim=True)
         final = torch.where(keep, final, start / total if linear else start - total)
-    flags = None if complete is None else complete.cpu().numpy()
+        # what the result tells of such a table is told of its start, not of what stood in for it
+        told = TensorState(whole, fixed, linear)
+        told.logs = [torch.where(complete[..., None], f, g) for f, g in zip(state.logs, told.logs, strict=True)]
+        state = told
+        flags = complete.cpu().numpy()
+        history[:, ~flags] = np.stack(told.errors(), axis=-1)[~flags]
     limit = max(ROUNDING, state.rounding()) if tol is None else tol
     result: BalanceResult[Tensor] = BalanceResult(
         steps=trace.steps,
@@ -161,7 +170,7 @@ def balance(
         _tol=limit,
         _first=first,
         _problem=None,
-        _history=trace.history,
+        _history=history,
         _proof=trace.obstruction,
     )
     result.__dict__["table"] = final
