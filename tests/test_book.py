@@ -2,6 +2,7 @@
 
 import re
 
+import plant
 import pytest
 import statements
 import walker
@@ -9,6 +10,13 @@ import walker
 CHAPTERS = statements.chapter_paths()
 PAGES = sorted(statements.BOOK.glob("*.md"))
 TESTS = statements.tests()
+SAMPLES = ("conftest.py", "test_book.py", "test_sphinx.py", "test_tools.py")  # their chapter 7 is another
+SOURCES = sorted(
+    path
+    for folder in ("balance", "benchmarks", "experiments", "tests")
+    for path in (statements.ROOT / folder).rglob("*.py")
+    if path.name not in SAMPLES
+)
 
 
 @pytest.mark.parametrize("check", walker.CHECKS, ids=lambda check: check.__name__)
@@ -21,6 +29,21 @@ def test_chapter(path, check):
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_links_of_page(path):
     assert list(walker.page_links(path, path.read_text())) == []
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_each_statement_has_planted_errors_that_fit(path):
+    assert list(plant.misfits(path.stem)) == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(statements.ROOT).as_posix())
+def test_numbers_that_the_code_mentions_exist(path):
+    assert list(walker.wrong_mentions(walker.remarks(path.read_text()), walker.numbered(statements.BOOK))) == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_numbers_that_a_page_mentions_exist(path):
+    assert list(walker.wrong_mentions(path.read_text(), walker.numbered(statements.BOOK))) == []
 
 
 def test_every_chapter_is_in_the_table_of_contents():
@@ -88,10 +111,19 @@ SEEDED = [
     ("numbering", replace(3, "> $$ x", "> $$ y = y \\tag{7.1} $$\n>\n> $$ x")),
     ("numbering", replace(6, "Figure 7.1", "Figure 7.3")),
     ("numbering", replace(3, "### Theorem", "## Theorem")),
+    ("numbering", replace(3, "Theorem 7.1 (", "Theorem 7.1a (")),
     ("numbering", replace(3, " (One is one)", "")),
     ("references", replace(3, "By (7.1)", "By (7.9)")),
     ("references", replace(7, "Never", "By Lemma 7.1")),
     ("references", replace(7, "Never", "See Figure 7.2")),
+    ("references", replace(7, "Never", "By Theorems 7.1 and 7.2")),
+    ("references", replace(7, "Never", "By Theorem 7.1 or 7.1")),
+    ("references", replace(7, "Never", "By Theorems 7.1")),
+    ("references", replace(7, "Never", "By Lemma 2.1")),
+    ("references", replace(7, "Never", "By Exercise 7.9")),
+    ("references", replace(7, "Never", "By (2.1)")),
+    ("references", replace(4, "x = 1", "x = 1  # by (7.2)")),
+    ("references", replace(4, "x = 1", 'x = 1\n"""As in Theorem 7.2."""')),
     ("sets_equal", metadata(4, tags=[])),
     ("sets_equal", metadata(4, tags=["check-7.2"])),
     ("sets_equal", replace(3, "### Theorem 7.1 (One is one)", "### One is one")),
@@ -115,6 +147,7 @@ SEEDED = [
     ("links", replace(3, "references.md", "reference.md")),
     ("links", replace(8, "#theorem-7-1", "#theorem-7-2")),
     ("links", replace(7, "Never", "![](references.md)")),
+    ("links", replace(8, "#theorem-7-1", "#a-section")),
     ("portable", replace(7, "Never.", "```{note}\nNever.\n```")),
     ("portable", replace(7, "Never.", ":::{note}\nNever.\n:::")),
     ("portable", replace(7, "Never", "See {ref}`that`")),
@@ -125,8 +158,17 @@ SEEDED = [
     ("portable", replace(7, "Never", "$\x0crac12$")),
     ("portable", replace(7, "Never.", "Never:\n$$ x $$")),
     ("portable", replace(7, "Never.", "Never.\n\n$$\nx\n$$\nand\n$$\ny\n$$")),
+    ("portable", replace(3, "$x$", "$x\n> y$")),
+    ("portable", replace(3, "x = x", "x\n> = x")),
+    ("portable", replace(7, "Never.", "As $x\n+ y$.")),
+    ("portable", replace(7, "Never.", "As $x\n=\ny$.")),
+    ("portable", replace(7, "Never.", "As $x\n> y$.")),
+    ("portable", replace(7, "Never.", "As $x \\text{ of\nall}$.")),
+    ("portable", replace(7, "Never.", "Never, because\n\nNow.")),
+    ("portable", replace(6, "*Figure 7.1. A line.*", "and so on.\n\n*Figure 7.1. A line.*")),
     ("normal_form", replace(1, "import sys", "import os")),
     ("normal_form", drop(1)),
+    ("normal_form", replace(3, ' <a id="theorem-7-1"></a>', "")),
     ("normal_form", store_output),
     ("normal_form", lambda notebook: notebook.metadata.update(colab={})),
     ("normal_form", metadata(2, scrolled=True)),

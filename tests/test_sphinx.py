@@ -83,6 +83,36 @@ def test_extension_on_a_good_chapter(build):
     assert "Theorem 7.1 (One is one) balance:statement 1 book/07_sample.html#theorem-7-1 -" in inventory
 
 
+def test_mentions_become_links(build):
+    def mention(notebook):
+        notebook.cells[
+            7
+        ].source = "## When it fails\n\nBy Theorems\n7.1 and 7.2, (7.1), Figure 7.1 and Exercise 7.2, `(7.1)`."
+
+    messages, html = build(mention)
+    assert messages == ""
+    chapter = (html / "book" / "07_sample.html").read_text()
+    paragraph = chapter.partition("<p>By ")[2].partition("</p>")[0]
+    for anchor, name in (
+        ("theorem-7-1", "Theorems\n7.1"),
+        ("equation-7-1", "(7.1)"),
+        ("figure-7-1", "Figure 7.1"),
+        ("exercise-7-2", "Exercise 7.2"),
+    ):
+        assert f'<a class="reference internal" href="#{anchor}">{name}</a>' in paragraph
+        assert chapter.count(f'id="{anchor}"') == 1
+    assert paragraph.count("<a ") == 4
+    assert "<em>Figure 7.1. A line.</em>" in chapter
+
+
+def test_source_that_was_not_rendered_fails_the_build(build):
+    def spoil(notebook):
+        notebook.cells[7].source = "## When it fails\n\nAs $\\frac12\n+ x$ says."
+
+    messages, _ = build(spoil)
+    assert "not rendered" in messages
+
+
 def test_faults_fail_the_build_each_time(build):
     def spoil(notebook):
         notebook.cells[2].outputs = display(text_html='<img src="a.png">')

@@ -12,9 +12,13 @@ import types
 
 import execute
 import nbformat
+import plant
 import pytest
+import renumber
 import statements
 import sync
+
+from balance.operators import maximal_correlation
 
 
 def test_statements_are_found_outside_of_code():
@@ -270,3 +274,158 @@ def test_vendored_files_are_those_of_the_list():
     listed = {name: digest for digest, name in (line.split("  ") for line in lines)}
     files = {str(p.relative_to(folder)): p for p in (folder / "mathjax").rglob("*") if p.is_file()}
     assert listed == {name: hashlib.sha256(p.read_bytes()).hexdigest() for name, p in files.items()}
+
+
+def chapter_with(folder, name, *texts, code=()):
+    cells = [nbformat.v4.new_markdown_cell(t, id=f"m{i}") for i, t in enumerate(texts)]
+    cells += [nbformat.v4.new_code_cell(c, id=f"c{i}", metadata={"tags": tags}) for i, (c, tags) in enumerate(code)]
+    path = folder / "book" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(nbformat.writes(nbformat.v4.new_notebook(cells=cells)))
+    return path
+
+
+@pytest.fixture
+def moved(tmp_path):
+    """A book in which a theorem went from chapter 1 to chapter 2 and another is new."""
+    chapter_with(
+        tmp_path,
+        "01_one.ipynb",
+        '### Theorem 1.2 (Two) <a id="theorem-1-2"></a>\n\n$$ a \\tag{1.2} $$\n\n**Exercise 1.1** By '
+        "Theorems 1.1\nand 1.2, (1.3).",
+    )
+    chapter_with(
+        tmp_path,
+        "02_two.ipynb",
+        "### Lemma 2.1 (Three)\n\n[Theorem 1.1](01_one.ipynb#theorem-1-1), [this](01_one.ipynb#theorem-1-2)",
+        "### Theorem 1.1 (One)\n\n$$ b \\tag{1.3} $$\n\n### Lemma 2.1a (New)\n\nSee "
+        '[Lemma 2.1a](#lemma-2-1a), f(1.2) and "(1.2)".',
+        code=[("x = (1.2)  # (1.2), as in Theorem 1.2\nassert x == 1.2", ["check-1.1"])],
+    )
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_it.py").write_text(
+        '@pytest.mark.statement("1.1")\ndef test_one():\n    """Theorem 1.1."""\n    f(1.1)\n'
+    )
+    return tmp_path
+
+
+def test_renumbering_follows_what_moved_and_what_is_new(moved):
+    renumber.main(moved)
+    one, two = (statements.read(moved / "book" / name) for name in ("01_one.ipynb", "02_two.ipynb"))
+    assert one.cells[0].source == (
+        '### Theorem 1.1 (Two) <a id="theorem-1-1"></a>\n\n$$ a \\tag{1.1} $$\n\n'
+        "**Exercise 1.1** By Theorems 2.2\nand 1.1, (2.1)."
+    )
+    assert two.cells[0].source == (
+        "### Lemma 2.1 (Three)\n\n[Theorem 2.2](#theorem-2-2), [this](01_one.ipynb#theorem-1-1)"
+    )
+    assert two.cells[1].source == (
+        "### Theorem 2.2 (One)\n\n$$ b \\tag{2.1} $$\n\n### Lemma 2.3 (New)\n\n"
+        'See [Lemma 2.3](#lemma-2-3), f(1.2) and "(1.1)".'
+    )
+    assert two.cells[2].source == "x = (1.2)  # (1.1), as in Theorem 1.1\nassert x == 1.2"
+    assert two.cells[2].metadata.tags == ["check-2.2"]
+    assert (moved / "tests" / "test_it.py").read_text() == (
+        '@pytest.mark.statement("2.2")\ndef test_one():\n    """Theorem 2.2."""\n    f(1.1)\n'
+    )
+
+
+def test_renumbering_again_changes_nothing(moved, capsys):
+    renumber.main(moved)
+    capsys.readouterr()
+    renumber.main(moved)
+    said = capsys.readouterr().out
+    assert "rewritten" not in said and "Statement: 4 numbers, 0 new" in said
+
+
+def test_two_of_one_number_are_refused(moved):
+    chapter_with(moved, "03_three.ipynb", "### Theorem 1.1 (Again)\n")
+    with pytest.raises(ValueError, match=r"1\.1 occurs twice, again in 03_three\.ipynb"):
+        renumber.main(moved)
+
+
+def test_mentions_in_lists_and_with_irregular_plurals():
+    text = (
+        "By Theorems 7.8,\n7.9 (b) and 7.10, Corollaries 2.1 or 2.2, Lemma 2.3; f(4.1), (4.2) to (4.3), Figures 1.1–1.2"
+    )
+    found = [(m.kind, m.number, text[m.start : m.end]) for m in statements.mentions(text)]
+    assert found == [
+        ("Theorem", "7.8", "Theorems 7.8"),
+        ("Theorem", "7.9", "7.9"),
+        ("Theorem", "7.10", "7.10"),
+        ("Corollary", "2.1", "Corollaries 2.1"),
+        ("Corollary", "2.2", "2.2"),
+        ("Lemma", "2.3", "Lemma 2.3"),
+        ("Figure", "1.1", "Figures 1.1"),
+        ("Figure", "1.2", "1.2"),
+        ("", "4.2", "(4.2)"),
+        ("", "4.3", "(4.3)"),
+    ]
+    assert all(m.proper for m in statements.mentions(text))
+    assert not next(statements.mentions("Theorem 7.1 and 7.2")).proper
+
+
+def test_value_beside_a_figure_is_a_fault():
+    cell = nbformat.v4.new_code_cell("plt.plot([1])", id="drawn", metadata={"mystnb": {"image": {"alt": "a line"}}})
+    cell.outputs = [nbformat.v4.new_output("display_data", {"image/png": "", "text/plain": "<Figure>"})]
+    assert execute.clean(nbformat.v4.new_notebook(cells=[cell])) == []
+    cell.outputs.append(nbformat.v4.new_output("execute_result", {"text/plain": "[Text(0.5, 0, 'x')]"}))
+    (fault,) = execute.clean(nbformat.v4.new_notebook(cells=[cell]))
+    assert "prints [Text(0.5, 0, 'x')] beside a figure" in fault
+
+
+@pytest.fixture
+def checked():
+    """A helper, then a statement with a cell and its check."""
+    heading = nbformat.v4.new_markdown_cell("### Lemma 7.1 (Doubling)\n")
+    helper, first, check = (
+        nbformat.v4.new_code_cell(code, metadata={"tags": tags})
+        for code, tags in (("double = lambda x: 2 * x", []), ("y = 3", []), ("assert double(y) == 6", ["check-7.1"]))
+    )
+    return nbformat.v4.new_notebook(cells=[helper, heading, first, check])
+
+
+def planted(old, new, **keys):
+    return plant.Plant("7.1", "an error", cell=(old, new), test=("a", "b"), **keys)
+
+
+def test_section_with_an_error_in_a_helper_and_in_the_check(checked):
+    part = plant.Section(checked, "7.1")
+    assert part.sources(planted("double(y)", "double(x)")) == ["y = 3", "assert double(x) == 6"]
+    assert part.sources(planted("2 * x", "3 * x")) == ["double = lambda x: 3 * x", "y = 3", "assert double(y) == 6"]
+    with pytest.raises(plant.PlantError, match="stands in no cell"):
+        part.sources(planted("4 * x", "3 * x"))
+    with pytest.raises(plant.PlantError, match="occurs 2 times"):
+        part.sources(planted("=", "<"))
+    with pytest.raises(plant.PlantError, match="no heading"):
+        plant.Section(checked, "7.2")
+
+
+@pytest.mark.parametrize(
+    ("code", "result"), [("1 / 0", "noticed"), ("assert 1 == 1", "missed"), ("sam([1])", "broken"), ("1 +", "broken")]
+)
+def test_forked_run_says_what_became_of_it(code, result):
+    assert plant.forked(lambda: exec(code))[0] == result
+
+
+def test_error_in_the_package_reaches_those_who_imported_it_before():
+    def change():
+        plant.plant_in_package("balance/operators.py", "float(values[1])", "float(values[0])")
+        assert maximal_correlation([[3, 1], [1, 3]]) == 1
+        raise ArithmeticError
+
+    assert plant.forked(change) == ("noticed", "ArithmeticError()")
+    assert maximal_correlation([[3, 1], [1, 3]]) == pytest.approx(0.5)
+    with pytest.raises(plant.PlantError, match="changes nothing"):
+        plant.plant_in_package("balance/operators.py", "values = markov_svd(table)", "values = (markov_svd)(table)")
+    with pytest.raises(plant.PlantError, match="occurs 0 times"):
+        plant.plant_in_package("balance/operators.py", "values[7]", "values[8]")
+
+
+def test_faults_of_an_outcome():
+    false, true = planted("a", "b"), planted("a", "b", true="nobody refutes it")
+    assert list(plant.Outcome(false, "noticed", "noticed").faults) == []
+    assert len(list(plant.Outcome(false, "missed", "noticed").faults)) == 1
+    assert len(list(plant.Outcome(false, "broken", "missed").faults)) == 2
+    assert list(plant.Outcome(true, "missed", "missed").faults) == []
+    assert len(list(plant.Outcome(true, "noticed", "missed").faults)) == 1

@@ -119,7 +119,16 @@ def clean(notebook) -> list[str]:
                 faults.append(f"cell {cell.id} writes to stderr:\n{output.text}")
             if any(kind.startswith("image/") for kind in data) and not alt:
                 faults.append(f"cell {cell.id} draws without mystnb.image.alt")
+        faults += stray(cell)
     return faults
+
+
+def stray(cell) -> list[str]:
+    """The value of the last expression, printed beside a figure: end it with `;`."""
+    shown = [output.get("data", {}) for output in cell.outputs]
+    drawn = any(kind.startswith("image/") for data in shown for kind in data)
+    values = [data["text/plain"] for data in shown if set(data) == {"text/plain"}]
+    return [f"cell {cell.id} prints {v:.60} beside a figure" for v in values if drawn]
 
 
 def store(copies: list[Path], keys: dict, seconds: dict, status: dict) -> list[str]:

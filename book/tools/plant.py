@@ -128,6 +128,29 @@ class Section:
         return helper + [s for i, s in inside.items() if i >= self.start]
 
 
+def misfits(stem: str) -> Iterator[str]:
+    """What is wrong with the list of a chapter, without running anything."""
+    path = next(p for p in chapter_paths() if p.stem == stem)
+    notebook, plants = statements.read(path), read(stem)
+    tests = (ROOT / "tests" / f"statements/test_{stem}.py").read_text()
+    for s in statements.statements(statements.markdown(notebook)):
+        if sum(plant.statement == s.number for plant in plants) < 3:
+            yield f"{s.name} has fewer than three plants"
+    for plant in plants:
+        name = f"{plant.statement} ({plant.error})"
+        if not plant.error or bool(plant.package) == bool(plant.cell and plant.test):
+            yield f"{name}: an error is planted in the package, or in cell and test"
+        try:
+            Section(notebook, plant.statement).sources(plant)
+            if plant.package:
+                file, old, new = plant.package
+                replace_once((ROOT / file).read_text(), old, new, file)
+            if plant.test:
+                replace_once(tests, *plant.test, f"the tests of {stem}")
+        except PlantError as error:
+            yield f"{name}: {error}"
+
+
 def swap(current, fresh) -> bool:
     """Give a function or a class the code of another; whether anything differed."""
     if isinstance(current, type):

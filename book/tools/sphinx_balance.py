@@ -1,8 +1,9 @@
 """The one Sphinx extension of the book.
 
-Numbered statements get anchors, boxes, search entries and a page that lists them. A
-figure without alternative text is a warning. Repository buttons follow _config.yml.
-Formulas stay as they are written.
+Numbered statements get anchors, boxes, search entries and a page that lists them. Each
+mention of a statement, an equation, a figure or an exercise becomes a link. A figure
+without alternative text is a warning, and so is a source that was not rendered.
+Repository buttons follow _config.yml. Formulas stay as they are written.
 """
 
 import json
@@ -24,6 +25,9 @@ import statements  # noqa: E402
 LOGGER = logging.getLogger(__name__)
 GENERATED = {"book/statements": "All statements", "book/how_built": "This build"}
 COLAB = "https://colab.research.google.com"
+# What stays behind when mathematics or emphasis was not understood.
+UNRENDERED = re.compile(r"\$|\\[a-zA-Z]{2,}|\*\*")
+VERBATIM = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw)
 BARE_IMAGE = re.compile(r"<img(?![^>]*\salt=[\"'][^\"'])[^>]*>")
 
 
@@ -33,19 +37,35 @@ class StatementDomain(Domain):
     name = "balance"
     label = "The Benefits of Balance"
     object_types = {"statement": ObjType("statement")}  # noqa: RUF012
-    initial_data = {"objects": {}}  # noqa: RUF012
-    data_version = 1
+    initial_data = {"objects": {}, "labels": {}}  # noqa: RUF012
+    data_version = 2
 
     def note(self, statement: statements.Statement) -> None:
         self.data["objects"].setdefault(self.env.docname, []).append(statement)
 
+    def place(self, family: str, number: str, anchor: str) -> None:
+        """Remember where a numbered thing stands."""
+        found = self.data["labels"].setdefault(self.env.docname, {})
+        found[family, number] = anchor
+
+    def places(self) -> dict[tuple[str, str], tuple[str, str]]:
+        """Family and number -> document and anchor, over the whole book."""
+        return {
+            label: (docname, anchor)
+            for docname, found in self.data["labels"].items()
+            for label, anchor in found.items()
+        }
+
     def clear_doc(self, docname):
-        self.data["objects"].pop(docname, None)
+        for known in self.data.values():
+            if isinstance(known, dict):
+                known.pop(docname, None)
 
     def merge_domaindata(self, docnames, otherdata):
-        for docname in docnames:
-            if docname in otherdata["objects"]:
-                self.data["objects"][docname] = otherdata["objects"][docname]
+        for kind in ("objects", "labels"):
+            for docname in docnames:
+                if docname in otherdata[kind]:
+                    self.data[kind][docname] = otherdata[kind][docname]
 
     def get_objects(self):
         for docname, found in self.data["objects"].items():
@@ -58,38 +78,68 @@ class StatementDomain(Domain):
 
 
 class MarkStatements(SphinxTransform):
-    """Give statements and their checks anchors and classes."""
+    """Give all that is numbered an anchor, and statements and checks their classes."""
 
     default_priority = 400
 
     def apply(self, **kwargs):
+        self.domain = self.env.get_domain("balance")
+        self.drop_anchors_of_titles()
         for section in self.document.findall(nodes.section):
             found = statements.statements(f"### {section[0].rawsource}\n")
             if found:
                 self.mark(section, found[0])
         for cell in self.document.findall(is_check):
             self.label(cell)
+        for block in self.document.findall(nodes.math_block):
+            for number in statements.EQUATION.findall(block.astext()):
+                self.anchor(block, "Equation", number)
+        for paragraph in self.document.findall(nodes.paragraph):
+            self.anchor_of(paragraph, nodes.emphasis, r"Figure ({})\.", "Figure")
+            self.anchor_of(paragraph, nodes.strong, r"Exercise ({})$", "Exercise")
         slugs = self.env.metadata[self.env.docname].setdefault("myst_slugs", {})
         for raw in self.document.findall(nodes.raw):
             for anchor in statements.HTML_ID.findall(raw.astext()):
                 slugs.setdefault(anchor, (raw.line, anchor, anchor))
 
+    def drop_anchors_of_titles(self) -> None:
+        """Move the anchors behind headings, which Jupyter needs, to their sections."""
+        for title in self.document.findall(nodes.title):
+            for raw in list(title.findall(nodes.raw)):
+                known = title.parent["ids"]
+                found = statements.HTML_ID.findall(raw.astext())
+                title.parent["ids"] += [i for i in found if i not in known]
+                title.remove(raw)
+
+    def anchor(self, node, family: str, number: str) -> None:
+        anchor = f"{family}-{number.replace('.', '-')}".lower()
+        node["ids"].append(anchor)
+        self.domain.place(family, number, anchor)
+
+    def anchor_of(self, paragraph, kind, pattern: str, family: str) -> None:
+        """Anchor a paragraph that begins, in this kind of type, with its number."""
+        # MyST puts an empty text before strong type
+        first = next((c for c in paragraph if c.astext()), None)
+        if isinstance(first, kind):
+            pattern = pattern.format(statements.NUMBER)
+            if found := re.match(pattern, first.astext()):
+                self.anchor(paragraph, family, found[1])
+
     def mark(self, section, statement) -> None:
         anchor = statement.anchor
-        section["ids"].insert(0, anchor)
+        section["ids"] = [anchor, *(i for i in section["ids"] if i != anchor)]
         section["classes"] += ["statement", f"statement-{statement.kind.lower()}"]
         slugs = self.env.metadata[self.env.docname].get("myst_slugs", {})
         if anchor in slugs:
             slugs[anchor] = (slugs[anchor][0], anchor, slugs[anchor][2])
-        self.env.get_domain("balance").note(statement)
+        self.domain.note(statement)
+        self.domain.place("Statement", statement.number, anchor)
 
     def label(self, cell) -> None:
         """Name the statement above the cell that checks it."""
         number = check_number(cell)
         cell["ids"].append(f"check-{number.replace('.', '-')}")
-        for statement in (
-            self.env.get_domain("balance").data["objects"].get(self.env.docname, [])
-        ):
+        for statement in self.domain.data["objects"].get(self.env.docname, []):
             if statement.number == number:
                 text = nodes.reference(
                     "", statement.name, internal=True, refid=statement.anchor
@@ -124,6 +174,60 @@ def require_alternative_text(app, doctree) -> None:
     for raw in doctree.findall(nodes.raw):
         for tag in BARE_IMAGE.findall(raw.astext()):
             LOGGER.warning("figure without alternative text: %.80s", tag, location=raw)
+
+
+def within(node, kinds) -> bool:
+    """Whether a node stands, at any depth, in one of these kinds."""
+    while node.parent is not None:
+        node = node.parent
+        if isinstance(node, kinds):
+            return True
+    return False
+
+
+def require_rendering(app, doctree) -> None:
+    """Warn of formulas and emphasis that stand in the text as they were written."""
+    for text in doctree.findall(nodes.Text):
+        if UNRENDERED.search(text) and not within(text, (*VERBATIM, nodes.comment)):
+            LOGGER.warning("not rendered: %.80s", text.astext(), location=text.parent)
+
+
+def join_texts(doctree) -> None:
+    """Make one node of the lines of a text, which MyST reads one by one."""
+    for parent in list(doctree.findall(nodes.TextElement)):
+        children = []
+        for child in parent.children:
+            both = isinstance(child, nodes.Text) and children
+            if both and isinstance(children[-1], nodes.Text):
+                children[-1] = nodes.Text(children[-1] + child)
+            else:
+                children.append(child)
+        if len(children) < len(parent.children):
+            parent.children = []
+            parent.extend(children)
+
+
+def link_mentions(app, doctree, docname) -> None:
+    """Turn each mention of a numbered thing, "Theorem 4.3" or "(4.12)", into a link."""
+    places = app.env.get_domain("balance").places()
+    not_here = (*VERBATIM, nodes.reference, nodes.title, nodes.comment)
+    join_texts(doctree)
+    for text in list(doctree.findall(nodes.Text)):
+        found = [m for m in statements.mentions(text) if (m.family, m.number) in places]
+        if not found or within(text, not_here):
+            continue
+        parts, at = [], 0
+        for mention in sorted(found, key=lambda m: m.start):
+            target, anchor = places[mention.family, mention.number]
+            if anchor in text.parent.parent.get("ids", []):
+                continue  # a caption names itself
+            here = target == docname
+            uri = "" if here else app.builder.get_relative_uri(docname, target)
+            name = text[mention.start : mention.end]
+            link = nodes.reference("", name, internal=True, refuri=f"{uri}#{anchor}")
+            parts += [nodes.Text(text[at : mention.start]), link]
+            at = mention.end
+        text.parent.replace(text, [*parts, nodes.Text(text[at:])])
 
 
 def keep_formulas(app, doctree, docname) -> None:
@@ -273,6 +377,8 @@ def setup(app):
     app.connect("env-updated", write_all)
     app.connect("build-finished", forget_after_warnings)
     app.connect("doctree-read", require_alternative_text)
+    app.connect("doctree-read", require_rendering)
+    app.connect("doctree-resolved", link_mentions)
     app.connect("doctree-resolved", keep_formulas)
     app.connect("doctree-resolved", generate)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -31,7 +31,8 @@ SINGULAR = {"Corollarie": "Corollary"}
 # "Theorem 4.3", "Theorems 2.2, 2.3 (a) and 2.5", "Figures 4.1 to 4.3"
 MENTION = re.compile(
     rf"\b({'|'.join(KINDS)}|Corollarie|Figure|Exercise)(s?)\s+"
-    rf"({NUMBER}(?:(?: \([a-z]\))?(?:,|,? and|,? or| to|–|-)\s?{NUMBER})*)"
+    rf"({NUMBER}(?:(?:\s\([a-z]\))?"
+    rf"(?:,\s(?:(?:and|or)\s)?|\s(?:and|or|to)\s|–|-){NUMBER})*)"
 )
 # "(4.12)", but no argument of a function and no entry of a list of numbers
 EQUATION_MENTION = re.compile(rf"(?<![\w)\]}}])\(({NUMBER})\)")
@@ -150,7 +151,7 @@ def slug(title: str) -> str:
     """The anchor of a heading: `theorem-2-3` for a statement, else as on code hosts."""
     if match := NAME.match(title):
         return "-".join(match.groups()).lower()
-    return re.sub(r"[^\w\- ]", "", title.lower().replace(" ", "-"))
+    return re.sub(r"[^\w\- ]", "", title.strip().lower().replace(" ", "-"))
 
 
 def anchors(text: str) -> set[str]:

@@ -3,9 +3,11 @@
 The address of the repository stands in _config.yml and nowhere else.
 """
 
+import re
+
 import nbformat
 import yaml
-from statements import ROOT, chapter_paths
+from statements import BOOK, NAME, ROOT, chapter_paths, markdown, read, slug
 
 SETUP = """\
 # Find this book's package `balance`, or say how to get it.
@@ -48,8 +50,37 @@ def setup_cell(notebook) -> nbformat.NotebookNode:
     return notebook.cells[1]
 
 
-def synchronize(text: str, source: str) -> str:
-    """The notebook with this setup cell, no outputs and only the metadata we use."""
+def linked(name: str) -> set[str]:
+    """The anchors in the chapter of this name that the book links to."""
+    texts = {path.name: path.read_text() for path in BOOK.glob("*.md")}
+    texts |= {path.name: markdown(read(path)) for path in chapter_paths()}
+    targets = (
+        (file or home, anchor)
+        for home, text in texts.items()
+        for file, anchor in re.findall(r"\]\(([\w.-]*)#([\w-]+)\)", text)
+    )
+    return {anchor for file, anchor in targets if file == name}
+
+
+def anchor_headings(text: str, wanted: set[str]) -> str:
+    """The text with the anchors that make links to its headings work in Jupyter.
+
+    All statements have one, and the sections that are linked.
+    """
+
+    def anchored(heading: re.Match) -> str:
+        plain = re.sub(r"\$[^$]*\$|[*_`]", "", heading[2])
+        anchor = slug(plain)
+        needed = NAME.match(plain) or anchor in wanted
+        return f"{heading[1]}{heading[2]}" + (
+            f' <a id="{anchor}"></a>' if needed else ""
+        )
+
+    return re.sub(r"^(#{2,4} )(.+?)(?: <a id=.*)?$", anchored, text, flags=re.MULTILINE)
+
+
+def synchronize(text: str, source: str, wanted: set[str] = frozenset()) -> str:
+    """The notebook with this setup cell, anchors, no outputs, the metadata we use."""
     notebook = nbformat.reads(text, as_version=4)
     cell = setup_cell(notebook)
     cell.source = source
@@ -63,13 +94,15 @@ def synchronize(text: str, source: str) -> str:
             del cell.metadata[key]
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+        elif cell.cell_type == "markdown":
+            cell.source = anchor_headings(cell.source, wanted)
     return nbformat.writes(notebook) + "\n"
 
 
 def main() -> None:
     for path in chapter_paths():
         before = path.read_text()
-        after = synchronize(before, setup_source(path.name))
+        after = synchronize(before, setup_source(path.name), linked(path.name))
         if after != before:
             path.write_text(after)
             print(f"{path.name}: rewritten")

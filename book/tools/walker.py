@@ -66,7 +66,7 @@ def structure(chapter: Chapter) -> Iterator[str]:
     for mark in ("**You will learn**", "**You need**"):
         if mark not in first:
             yield f"the first cell lacks {mark}"
-    headings = re.findall(r"^## (.+?)\s*$", chapter.text, flags=re.MULTILINE)
+    headings = re.findall(r"^## (.+?)(?: <a .*)?$", chapter.text, flags=re.MULTILINE)
     for section in SECTIONS:
         if section not in headings:
             yield f"there is no section '## {section}'"
@@ -194,7 +194,7 @@ def exercises(chapter: Chapter) -> Iterator[str]:
 
 def page_links(path: Path, text: str) -> Iterator[str]:
     """Links of a page lead to a file, an anchor or another site; images have a text."""
-    own = statements.anchors(text)
+    own = anchors_of(path)
     for bang, label, target in LINK.findall(
         re.sub(r"`[^`]*`", "", statements.prose(text))
     ):
@@ -210,10 +210,13 @@ def page_links(path: Path, text: str) -> Iterator[str]:
 
 
 def anchors_of(path: Path) -> set[str]:
-    notebook = path.suffix == ".ipynb"
-    return statements.anchors(
-        statements.markdown(statements.read(path)) if notebook else path.read_text()
-    )
+    """What a link may point to. Of a heading Jupyter makes another anchor than the book
+    does: in a chapter only written ones, `## Title <a id="title"></a>`, work in both.
+    """
+    if path.suffix != ".ipynb":
+        return statements.anchors(path.read_text())
+    text = statements.prose(statements.markdown(statements.read(path)))
+    return set(statements.HTML_ID.findall(text))
 
 
 def links(chapter: Chapter) -> Iterator[str]:
@@ -273,7 +276,7 @@ def normal_form(chapter: Chapter) -> Iterator[str]:
     if any(c.get("outputs") or c.get("execution_count") for c in chapter.cells):
         yield "outputs are stored; run `make sync`"
     text = chapter.path.read_text()
-    if text != sync.synchronize(text, setup):
+    if text != sync.synchronize(text, setup, sync.linked(chapter.path.name)):
         yield "the notebook is not in its normal form; run `make sync`"
 
 
