@@ -24,6 +24,7 @@ nb_execution_mode = "off"
 """
 STATUS = {"chapters": {"07_sample": {"key": "k", "date": "2030-01-02", "seconds": 3.21}}}
 TEST = 'import pytest\n@pytest.mark.statement("7.1")\ndef test_one(): pass\n'
+PLANTED = 2 * '[[plant]]\nstatement = "7.1"\nerror = "two is one"\npackage = ["a.py", "1", "2"]\n'
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
@@ -48,6 +49,7 @@ def build(book, tmp_path):
             "book/how_built.md": "# How\n\n## This build\n",
             "build/executed/status.json": json.dumps(STATUS),
             "tests/test_sample.py": TEST,
+            "tests/planted/07_sample.toml": PLANTED,
         }
         for name, text in files.items():
             file = tmp_path / "source" / name
@@ -73,7 +75,7 @@ def test_extension_on_a_good_chapter(build):
     assert r"\[ x = x \tag{7.1} \]" in chapter
     assert 'alt="A line that rises from left to right"' in chapter
     listed = (html / "book" / "statements.html").read_text()
-    for part in ("07_sample.html#theorem-7-1", "07_sample.html#check-7-1", "2030-01-02"):
+    for part in ("07_sample.html#theorem-7-1", "07_sample.html#check-7-1", "<p>2</p>", "2030-01-02"):
         assert part in listed
     assert "test_sample.py::test_one" in listed
     built = (html / "book" / "how_built.html").read_text()

@@ -72,9 +72,9 @@ class Outcome:
                 yield f"the {place} does not notice"
 
 
-def read(stem: str) -> list[Plant]:
+def read(stem: str, folder: Path = PLANTED) -> list[Plant]:
     """The plants of a chapter, in the order of the file."""
-    path = PLANTED / f"{stem}.toml"
+    path = folder / f"{stem}.toml"
     entries = tomllib.loads(path.read_text()).get("plant", []) if path.exists() else []
     plants = []
     for entry in entries:

@@ -9,6 +9,7 @@ Repository buttons follow _config.yml. Formulas stay as they are written.
 import json
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 from docutils import nodes
@@ -20,6 +21,7 @@ TOOLS = Path(__file__).resolve().parent
 if str(TOOLS) not in sys.path:
     sys.path.insert(0, str(TOOLS))
 
+import plant  # noqa: E402
 import statements  # noqa: E402
 
 LOGGER = logging.getLogger(__name__)
@@ -315,6 +317,8 @@ class Pages:
             notebook = statements.read(path)
             checked = statements.checks(notebook)
             state = entry["date"] if entry else "not run"
+            folder = Path(self.app.srcdir, "tests", "planted")
+            planted = Counter(p.statement for p in plant.read(path.stem, folder))
             rows = []
             for s in statements.statements(statements.markdown(notebook)):
                 names = tests.get(s.number, [])
@@ -322,10 +326,12 @@ class Pages:
                 about += [line(nodes.literal("", name)) for name in names]
                 known = s.number in checked
                 check = self.link("check", docname, s.check_anchor) if known else "none"
-                rows.append([about, [line(check)], [line(state)]])
+                count = str(planted[s.number])
+                rows.append([about, [line(check)], [line(count)], [line(state)]])
             if rows:
                 yield nodes.rubric("", "", heading)
-                yield table(["Statement and its tests", "Chapter", "Last run"], rows)
+                header = ["Statement and its tests", "Chapter", "Planted", "Last run"]
+                yield table(header, rows)
 
     def this_build(self):
         rows = []
