@@ -91,8 +91,14 @@ class MarkStatements(SphinxTransform):
             found = statements.statements(f"### {section[0].rawsource}\n")
             if found:
                 self.mark(section, found[0])
+        labelled = Counter()
         for cell in self.document.findall(is_check):
-            self.label(cell)
+            number = check_number(cell)
+            labelled[number] += 1
+            # a statement with several check cells: the link leads to the first
+            again = f"-{labelled[number]}" if labelled[number] > 1 else ""
+            cell["ids"].append(f"check-{number.replace('.', '-')}{again}")
+            self.label(cell, number)
         for block in self.document.findall(nodes.math_block):
             for number in statements.EQUATION.findall(block.astext()):
                 self.anchor(block, "Equation", number)
@@ -137,10 +143,8 @@ class MarkStatements(SphinxTransform):
         self.domain.note(statement)
         self.domain.place("Statement", statement.number, anchor)
 
-    def label(self, cell) -> None:
+    def label(self, cell, number: str) -> None:
         """Name the statement above the cell that checks it."""
-        number = check_number(cell)
-        cell["ids"].append(f"check-{number.replace('.', '-')}")
         for statement in self.domain.data["objects"].get(self.env.docname, []):
             if statement.number == number:
                 text = nodes.reference(
