@@ -11,10 +11,13 @@ import sys
 import tokenize
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 
 import statements
 import sync
+from markdown_it import MarkdownIt
+from mdit_py_plugins.dollarmath import dollarmath_plugin
 from statements import EQUATION, EXERCISE, Chapter
 
 ALLOWED = {
@@ -29,9 +32,10 @@ SECTIONS = ("When it fails", "Exercises", "Summary", "Further reading")
 SOLUTION_START = "<details><summary>Solution</summary>\n\n"
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 FORMULA = re.compile(r"\$\$.*?\$\$|\$[^$]+\$|`[^`]+`", re.DOTALL)
-MATHEMATICS = re.compile(r"\$\$(.+?)\$\$|(?<![\\$])\$(?!\$)([^$]+)\$", re.DOTALL)
-# What Markdown takes for a list, a heading or a quotation at the start of a line.
-BLOCK_MARK = re.compile(r"\n[> ]*([-+*] |#+ |\d+[.)] |=+ *$|> ?[^ >])", re.MULTILINE)
+MATHEMATICS = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$((?:[^$\\]|\\.)+?)\$", re.DOTALL)
+# as the book is configured in _config.yml
+MARKDOWN = MarkdownIt("commonmark").enable("table")
+MARKDOWN.use(dollarmath_plugin, double_inline=True)
 WORDS = re.compile(r"\\(?:text|operatorname|mathrm)\{[^{}]*\n")
 SENTENCE_END = (*".:?!)", "$$", "$\\square$", "</details>")
 CONTINUED = ("$$", "(", "- ", "1.", "|", "```")  # what may stand within a sentence
@@ -230,7 +234,7 @@ def portable(chapter: Chapter) -> Iterator[str]:
         if match := re.search(pattern, text, flags=re.MULTILINE):
             yield f"{what} shows as raw text outside the book: {match[0]!r}"
     for cell in (c for c in chapter.cells if c.cell_type == "markdown"):
-        yield from broken_formulas(cell)
+        yield from same_formulas(cell)
         yield from torn(cell)
         lines = [line.lstrip("> ") for line in cell.source.splitlines()]
         inside = False
@@ -240,18 +244,28 @@ def portable(chapter: Chapter) -> Iterator[str]:
             inside ^= line.count("$$") % 2 == 1
 
 
-def broken_formulas(cell) -> Iterator[str]:
-    """Jupyter takes formulas out before it reads Markdown, the book after it."""
-    text = re.sub(r"`[^`\n]*`", "", statements.prose(cell.source))
-    for found in MATHEMATICS.finditer(text):
-        formula = found[1] or found[2]
-        line = text[text.rfind("\n", 0, found.start()) + 1 :]
-        if line.startswith(">") and "\n" in formula:
-            yield f"cell {cell.id}: a quoted formula breaks its line: {formula!r}"
-        elif found[2] and (mark := BLOCK_MARK.search(formula)):
-            yield f"cell {cell.id}: {mark[1]!r} begins a line of a formula: {formula!r}"
-        if WORDS.search(formula):
-            yield f"cell {cell.id}: words in a formula break their line: {formula!r}"
+def formulas_of_jupyter(source: str) -> list[str]:
+    """Jupyter takes the formulas out of the text before it reads Markdown."""
+    text = re.sub(r"`[^`\n]*`", "", statements.prose(source))
+    return [" ".join((m[1] or m[2]).split()) for m in MATHEMATICS.finditer(text)]
+
+
+def formulas_of_book(source: str) -> list[str]:
+    """The book reads Markdown first, with its quotations and lists."""
+    blocks = MARKDOWN.parse(source)
+    tokens = [t for block in blocks for t in (block, *(block.children or ()))]
+    return [" ".join(t.content.split()) for t in tokens if t.type.startswith("math")]
+
+
+def same_formulas(cell) -> Iterator[str]:
+    """Line breaks within formulas can part the two ways of reading."""
+    book, jupyter = formulas_of_book(cell.source), formulas_of_jupyter(cell.source)
+    for ours, theirs in zip_longest(book, jupyter, fillvalue=""):
+        if ours != theirs:
+            yield f"cell {cell.id}: the book reads {ours!r}, Jupyter {theirs!r}"
+            return
+    if found := WORDS.search(cell.source):
+        yield f"cell {cell.id}: words in a formula break their line: {found[0]!r}"
 
 
 def torn(cell) -> Iterator[str]:
