@@ -1,8 +1,9 @@
 """Plant errors in the statements, and see whether the check cells and the tests notice.
 
-`tests/planted/NN_name.toml` lists the errors of a chapter. One is planted in the package,
-or in the claim that a check cell and a marked test compare with something else. A check
-that passes with a false claim is a fault of the check: `make plant` lists these.
+`tests/planted/NN_name.toml` lists the errors of a chapter. One is planted in the
+package, or in the claim that a check cell and a marked test compare with something
+else. A check that passes with a false claim is a fault of the check: `make plant`
+lists these.
 """
 
 import argparse
@@ -90,7 +91,7 @@ def replace_once(text: str, old: str, new: str, where: str) -> str:
 
 
 class Section:
-    """The cells of a statement: from its heading through the last of its check cells."""
+    """The cells of a statement, from its heading through the last of its checks."""
 
     def __init__(self, notebook, number: str):
         self.cells = notebook.cells
@@ -167,12 +168,9 @@ def plant_in_package(file: str, old: str, new: str) -> None:
     changed = False
     for name, value in vars(fresh).items():
         current = vars(module).get(name)
+        code = isinstance(value, types.FunctionType | type)
         own = getattr(value, "__module__", None) == module.__name__
-        if (
-            own
-            and isinstance(value, types.FunctionType | type)
-            or hasattr(value, "__wrapped__")
-        ):
+        if (code and own) or hasattr(value, "__wrapped__"):
             changed |= swap(current, value)
         elif isinstance(value, int | float | tuple | str) and name not in keep:
             changed |= current != value and not name.startswith("__")
@@ -261,7 +259,7 @@ class Witness:
 
 
 def run_tests(path: Path, outcomes: list[Outcome]) -> None:
-    """Run the marked tests of each statement with every plant, on a copy of the tests."""
+    """Run the marked tests of each statement with its plants, on a copy of them."""
     import pytest
 
     marked = statements.tests()
