@@ -39,27 +39,62 @@ def generic_projection(start, constraints, values):
     return answer.x
 
 
+UNIFORM_OF_3 = np.full(3, 1 / 3)
+DIVERGENCES = {
+    "kl": lambda p, q: (p * np.log(p / q)).sum(),
+    "exchanged": lambda p, q: (q * np.log(q / p)).sum(),
+    "variation": lambda p, q: np.abs(p - q).sum() / 2,
+    "chi square": lambda p, q: ((p - q) ** 2 / q).sum(),
+    "hellinger": lambda p, q: 2 - 2 * np.sqrt(p * q).sum(),
+    "cube": lambda p, q: (p**3 / q**2).sum() - 1,
+}
+
+
+def alternating(tables, targets, distance):
+    """The chain of Theorem 2.6: D(P_Y, R_Y^(1)), D(R_X^(2), P_X), D(P_Y, R_Y^(3)), ..."""
+    values = []
+    for k in range(1, len(tables)):
+        if k % 2:
+            values.append(distance(targets[1], marginal(tables[k], 1)))
+        else:
+            values.append(distance(marginal(tables[k], 0), targets[0]))
+    return np.array(values)
+
+
 @pytest.mark.statement("2.1")
 @fast
 @given(seeds)
 def test_properties_of_the_divergence(seed):
     rng = np.random.default_rng(seed)
-    q, r, other = (rng.dirichlet(np.ones(6)).reshape(2, 3) for _ in range(3))
+    q, r = (rng.dirichlet(np.ones(6)).reshape(2, 3) for _ in range(2))
     by_sum = sum(q[i, j] * np.log(q[i, j] / r[i, j]) for i in range(2) for j in range(3))
     assert abs(kl_divergence(q, r) - by_sum) < 1e-12 and kl_divergence(q, q) == 0 < by_sum
-    inner = [kl_divergence(q[x] / q[x].sum(), r[x] / r[x].sum()) for x in range(2)]
-    outer = kl_divergence(q.sum(axis=1), r.sum(axis=1))
-    assert abs(outer + q.sum(axis=1) @ inner - by_sum) < 1e-12
-    kernel = rng.dirichlet(np.ones(3), size=2)
-    a, b = q.sum(axis=1), r.sum(axis=1)
-    assert kl_divergence(a @ kernel, b @ kernel) <= kl_divergence(a, b) + 1e-15
-    middle = kl_divergence((q + other) / 2, r)
-    assert middle < (by_sum + kl_divergence(other, r)) / 2
+    for x, y in ((q, r), (q.T, r.T)):
+        inner = [kl_divergence(a / a.sum(), b / b.sum()) for a, b in zip(x, y, strict=True)]
+        outer = kl_divergence(x.sum(axis=1), y.sum(axis=1))
+        assert abs(outer + x.sum(axis=1) @ inner - by_sum) < 1e-12
     holed = np.where(np.arange(6).reshape(2, 3) == seed % 6, 0, r)
-    assert kl_divergence(q, holed / holed.sum()) == np.inf
-    assert kl_divergence(holed / holed.sum(), q) < np.inf
-    late = kl_divergence([1 - 1e-2, 1e-2], [1 - np.exp(-100), np.exp(-100)])
-    assert late > 0.9 > kl_divergence([1, 0], [1, 0])
+    holed /= holed.sum()
+    assert kl_divergence(q, holed) == np.inf
+    used = holed > 0
+    assert abs(kl_divergence(holed, q) - (holed[used] * np.log(holed[used] / q[used])).sum()) < 1e-12
+
+
+@pytest.mark.statement("2.1")
+def test_data_processing_and_semicontinuity():
+    """A kernel that merges nothing loses nothing; one that forgets loses all; a limit may lose 1."""
+    rng = np.random.default_rng(0)
+    a, b = rng.dirichlet(np.ones(3), size=2)
+    split = np.array([[0.25, 0.75, 0, 0, 0, 0], [0, 0, 0.5, 0.5, 0, 0], [0, 0, 0, 0, 0.9, 0.1]])
+    assert abs(kl_divergence(a @ split, b @ split) / kl_divergence(a, b) - 1) < 1e-12
+    forget = np.full((3, 2), 0.5)
+    assert kl_divergence(a @ forget, b @ forget) < 1e-15
+    for kernel in rng.dirichlet(np.ones(4), size=(50, 3)):
+        assert kl_divergence(a @ kernel, b @ kernel) < kl_divergence(a, b)
+    for n in (30, 300, 700):
+        late = kl_divergence([1 - 1 / n, 1 / n], [1 - np.exp(-n), np.exp(-n)])
+        assert abs(late - (1 - (np.log(n) + 1 - 1 / (2 * n)) / n)) < 1e-4
+    assert kl_divergence([1, 0], [1, 0]) == 0
 
 
 @pytest.mark.statement("2.2")
@@ -74,22 +109,47 @@ def test_half_step_is_the_nearest_table(axis):
     assert np.abs(step - nearest).max() < 1e-5
     value = kl_divergence(targets[axis], marginal(table, axis))
     assert abs(kl_divergence(step, table) - value) < 1e-14
-    assert kl_divergence(project(np.ones_like(table), targets[axis], axis), table) > value
+    by_hand = table / table.sum(axis=1 - axis, keepdims=True) * np.expand_dims(targets[axis], 1 - axis)
+    assert np.abs(step - by_hand).max() < 1e-15
+    # the minimum is the only one: every other table with the marginal is farther away
+    rng = np.random.default_rng(0)
+    for power in (1, 1e-3):
+        rivals = (project(step * rng.gamma(2, size=step.shape) ** power, targets[axis], axis) for _ in range(50))
+        assert min(kl_divergence(q, table) for q in rivals) > kl_divergence(step, table)
+
+
+@pytest.mark.statement("2.2")
+def test_half_step_with_a_target_of_zero():
+    table = np.array([[1, 2], [3, 4]]) / 10
+    without = project(table, [0, 1], 1)
+    assert np.abs(without - [[0, 1 / 3], [0, 2 / 3]]).max() < 1e-15
+    assert abs(kl_divergence(without, table) - np.log(10 / 6)) < 1e-15
+    with pytest.raises(ValueError, match="empty"):
+        project([[0, 1], [0, 1]], [0.5, 0.5], 1)
 
 
 @pytest.mark.statement("2.3")
 @fast
-@given(seeds)
-def test_pythagoras_with_equality(seed):
+@given(seeds, st.sampled_from([0, 1]))
+def test_pythagoras_with_equality(seed, axis):
     table, targets = random_problem(seed)
     table = table / table.sum()
-    rival = project(np.random.default_rng(seed).gamma(1.0, size=table.shape), targets[0], 0)
-    step = project(table, targets[0], 0)
-    removed = kl_divergence(targets[0], marginal(table, 0))
+    draw = np.random.default_rng(seed).gamma(1.0, size=table.shape)
+    rival = project(draw, targets[axis], axis)
+    step = project(table, targets[axis], axis)
+    removed = kl_divergence(targets[axis], marginal(table, axis))
     assert abs(kl_divergence(rival, table) - kl_divergence(rival, step) - removed) < 1e-12
+    assert abs(kl_divergence(step, table) - removed) < 1e-12
+    # in general: the difference is the mean, under the marginal of q, of log(target / marginal)
+    other = draw / draw.sum()
+    mean = marginal(other, axis) @ np.log(targets[axis] / marginal(table, axis))
+    assert abs(kl_divergence(other, table) - kl_divergence(other, step) - mean) < 1e-12
     holed = np.where(table == table.max(), 0, table)
+    holed[holed.sum(axis=1) == 0] = 1e-3
     step = project(holed / holed.sum(), np.full(len(holed), 1 / len(holed)), 0)
-    assert kl_divergence(rival, holed / holed.sum()) == kl_divergence(rival, step) == np.inf
+    rival = project(draw, np.full(len(holed), 1 / len(holed)), 0)
+    if (holed == 0).any():
+        assert kl_divergence(rival, holed / holed.sum()) == kl_divergence(rival, step) == np.inf
 
 
 @pytest.mark.statement("2.4")
@@ -97,19 +157,32 @@ def test_odds_ratios_and_zeros_in_rational_arithmetic():
     start = np.array([[4, 1, 0], [2, 3, 5], [1, 7, 2]]) * Fraction(1, 25)
     rows, columns = (np.array([Fraction(v, 10) for v in goal]) for goal in ((5, 4, 1), (2, 3, 5)))
     table = start
-    for _ in range(3):
-        table = table * (rows / table.sum(axis=1))[:, None]
-        table = table * (columns / table.sum(axis=0))
-    floats = [v.astype(float) for v in (start, rows, columns, table)]
-    run = data_balance(floats[0], floats[1:3], steps=6)
-    assert np.abs(run.table - floats[3]).max() < 1e-15
-    for t, close in ((table, 0), (run.table, 1e-13)):
-        assert abs(t[0, 0] * t[1, 1] / (t[0, 1] * t[1, 0]) - 6) <= close
-        assert abs(t[1, 1] * t[2, 2] / (t[1, 2] * t[2, 1]) - Fraction(6, 35)) <= close
-    assert ((run.table == 0) == (start == 0)).all()
-    other = run.table[1:] * np.array([[2.0], [3.0]]) * np.array([1.0, 5.0, 7.0])
-    factors = other / run.table[1:]
-    assert np.allclose(factors, np.outer(factors[:, 0], factors[0] / factors[0, 0]))
+    for k in range(1, 7):
+        table = table * (columns / table.sum(axis=0) if k % 2 == 0 else (rows / table.sum(axis=1))[:, None])
+        floats = [v.astype(float) for v in (start, rows, columns, table)]
+        run = data_balance(floats[0], floats[1:3], steps=k)
+        assert np.abs(run.table - floats[3]).max() < 1e-15
+        assert np.abs(run.scalings[0][:, None] * floats[0] * run.scalings[1] - floats[3]).max() < 1e-15
+        assert min(map(np.min, run.scalings)) > 0 and ((run.table == 0) == (start == 0)).all()
+        for t, close in ((table, 0), (run.table, 1e-12)):
+            assert abs(t[0, 0] * t[1, 1] / (t[0, 1] * t[1, 0]) - 6) <= close
+            assert abs(t[1, 1] * t[2, 2] / (t[1, 2] * t[2, 1]) - Fraction(6, 35)) <= close
+            assert abs(t[0, 0] * t[2, 1] / (t[0, 1] * t[2, 0]) - 28) <= close * 10
+    # a product of cells around a longer ring is kept as well, though no odds ratio sees it
+    ring = np.array([[1, 2, 0], [0, 1, 3], [1, 0, 1]]) / 9
+    t = data_balance(ring, (UNIFORM_OF_3, UNIFORM_OF_3), steps=5).table
+    assert abs(t[0, 0] * t[1, 1] * t[2, 2] / (t[0, 1] * t[1, 2] * t[2, 0]) - 1 / 6) < 1e-14
+
+
+@pytest.mark.statement("2.4")
+def test_equal_odds_ratios_mean_a_scaling():
+    """In logarithms: mixed differences of neighbors leave exactly the sums phi(x) + psi(y)."""
+    m, l = 4, 5
+    unit = np.eye(m * l).reshape(-1, m, l)
+    mixed = np.diff(np.diff(unit, axis=1), axis=2).reshape(m * l, -1)
+    sums = marginal_sums((m, l))  # one row for each phi(x) and each psi(y), as functions of the cells
+    assert np.abs(sums @ mixed).max() == 0
+    assert np.linalg.matrix_rank(sums) == m + l - 1 == m * l - np.linalg.matrix_rank(mixed)
 
 
 @pytest.mark.statement("2.5")
@@ -122,10 +195,10 @@ def test_descent_and_total_divergence(seed, density):
     targets = feasible.sum(axis=1), feasible.sum(axis=0)
     tables = data_balance(table, targets, steps=11, keep_iterates=True).iterates
     removed = [kl_divergence(targets[k % 2], marginal(t, k % 2)) for k, t in enumerate(tables)]
-    for k, now in enumerate(tables):
-        left = kl_divergence(feasible, tables[0]) - sum(removed[:k])
-        assert abs(kl_divergence(feasible, now) - left) < 1e-11
-    assert removed[0] > 0
+    now = [kl_divergence(feasible, t) for t in tables]
+    for k in range(len(tables)):
+        assert abs(now[k] - now[0] + sum(removed[:k])) < 1e-11
+    assert removed[0] > 0 and np.diff(now).max() < 1e-14 and sum(removed[:-1]) <= now[0] + 1e-12
 
 
 @pytest.mark.statement("2.5")
@@ -135,6 +208,10 @@ def test_total_divergence_is_that_of_the_limit():
     removed = [kl_divergence(targets[k % 2], marginal(t, k % 2)) for k, t in enumerate(run.iterates)]
     assert run.converged and removed[0] > 1e-3
     assert abs(sum(removed) - kl_divergence(run.table, run.iterates[0])) < 1e-12
+    # also where cells are emptied: what is left after k half-steps is about 1/(2k)
+    t = data_balance([[1, 1], [0, 1]], (UNIFORM, UNIFORM), steps=2000, keep_iterates=True).iterates
+    removed = [kl_divergence(UNIFORM, marginal(t[k], k % 2)) for k in range(2000)]
+    assert 0.99 < (np.log(3 / 2) - sum(removed)) * 4000 < 1
 
 
 @pytest.mark.statement("2.6")
@@ -143,27 +220,58 @@ def test_total_divergence_is_that_of_the_limit():
 def test_alternating_chain(seed, density):
     table, targets = random_problem(seed, density=density)
     tables = data_balance(table, targets, steps=9, keep_iterates=True).iterates
-    left = [(marginal(t, k % 2), targets[k % 2]) for k, t in enumerate(tables)]
-    pairs = [pair if k % 2 == 0 else pair[::-1] for k, pair in enumerate(left)][1:]
-    chi_square = lambda p, q: ((p - q) ** 2 / q).sum()  # noqa: E731
-    for distance in (kl_divergence, total_variation, chi_square):
-        there = np.array([distance(p, q) for p, q in pairs])
-        back = np.array([distance(q, p) for p, q in pairs])
-        assert min(there[0], back[0]) > 1e-9
-        assert np.diff(there).max() < 1e-12 * max(1, there[0])
-        assert np.diff(back).max() < 1e-12 * max(1, back[0])
+    for distance in DIVERGENCES.values():
+        errors = alternating(tables, targets, distance)
+        assert errors[0] > 1e-12
+        assert np.diff(errors).max() < 1e-12 * max(1, errors[0])
+    for f_divergence, distance in (("kl", kl_divergence), ("variation", total_variation)):
+        known = alternating(tables, targets, distance)
+        assert np.allclose(alternating(tables, targets, DIVERGENCES[f_divergence]), known, rtol=1e-8, atol=1e-14)
+
+
+@pytest.mark.statement("2.6")
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_chain_of_a_permutation_is_constant(name):
+    """A start with one positive cell in each row and column: attained, and the order of arguments matters."""
+    p, q = np.array([0.2, 0.5, 0.3]), np.array([0.6, 0.1, 0.3])
+    order = [1, 2, 0]
+    start = np.eye(3)[order] * [[1.0], [2.0], [3.0]]
+    tables = data_balance(start, (p, q), steps=7, keep_iterates=True).iterates
+    errors = alternating(tables, (p, q), DIVERGENCES[name])
+    assert np.abs(errors - DIVERGENCES[name](q[order], p)).max() < 1e-13
+    if name not in ("variation", "hellinger"):
+        assert abs(DIVERGENCES[name](p, q[order]) / errors[0] - 1) > 0.01
+
+
+@pytest.mark.statement("2.6")
+def test_chain_needs_its_exchange_of_arguments():
+    targets = np.array([0.4, 0.6]), np.array([0.9, 0.1])
+    tables = data_balance([[1, 100], [100, 1]], targets, steps=8, keep_iterates=True).iterates
+    for distance in (DIVERGENCES["kl"], DIVERGENCES["chi square"]):
+        assert np.diff(alternating(tables, targets, distance)).max() < 0
+        fixed = [distance(targets[k % 2], marginal(t, k % 2)) for k, t in enumerate(tables)][1:]
+        assert np.diff(fixed).max() > 0.01
 
 
 @pytest.mark.statement("2.7")
 def test_a_fixed_direction_can_rise():
     targets = np.array([0.4, 0.6]), np.array([0.9, 0.1])
     t = data_balance([[1, 100], [100, 1]], targets, steps=2, keep_iterates=True).iterates
-    assert abs(kl_divergence(targets[1], marginal(t[1], 1)) - 0.2288) < 5e-5
-    assert abs(kl_divergence(targets[0], marginal(t[2], 0)) - 0.2967) < 5e-5
-    start = [[0.2, 0.3], [0.1, 0.4]]
-    t = data_balance(start, (UNIFORM, UNIFORM), steps=1, keep_iterates=True).iterates
+    x = 0.9 * 0.4 / 60.4 + 0.1 * 40 / 40.6
+    first = 0.9 * np.log(0.9 * 101 / 60.4) + 0.1 * np.log(0.1 * 101 / 40.6)
+    second = 0.4 * np.log(0.4 / x) + 0.6 * np.log(0.6 / (1 - x))
+    assert abs(kl_divergence(targets[0], marginal(t[2], 0)) - second) < 1e-14
+    assert abs(kl_divergence(targets[1], marginal(t[1], 1)) - first) < 1e-14
+    assert abs(first - 0.2288) < 5e-5 and abs(second - 0.2967) < 5e-5
+    assert abs(x - 0.10448) < 5e-6 and first < second
+
+
+@pytest.mark.statement("2.7")
+def test_the_chain_cannot_start_with_the_table():
+    t = data_balance([[0.2, 0.3], [0.1, 0.4]], (UNIFORM, UNIFORM), steps=1, keep_iterates=True).iterates
     assert kl_divergence(UNIFORM, marginal(t[0], 0)) < 1e-15
-    assert kl_divergence(UNIFORM, marginal(t[1], 1)) > 0.05
+    assert np.abs(t[1] - t[0]).max() < 1e-15
+    assert abs(kl_divergence(UNIFORM, marginal(t[1], 1)) - np.log(25 / 21) / 2) < 1e-15
 
 
 @pytest.mark.statement("2.8")
