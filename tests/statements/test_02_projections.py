@@ -545,6 +545,17 @@ def widest(support, targets):
     return -answer.fun if answer.status == 0 else None
 
 
+def hall(support, targets):
+    """Whether (a) of Theorem 2.13 holds, whether (b), and the largest excess, for whole numbers."""
+    m = len(support)
+    sets = [list(a) for size in range(1, m + 1) for a in combinations(range(m), size)]
+    reached = [support[a].any(axis=0) for a in sets]
+    excess = [targets[0][a].sum() - targets[1][c].sum() for a, c in zip(sets, reached, strict=True)]
+    crossed = [np.delete(support, a, axis=0)[:, c].any() for a, c in zip(sets, reached, strict=True)]
+    tight = [gap == 0 and cross for gap, cross in zip(excess, crossed, strict=True)]
+    return max(excess) <= 0, max(excess) <= 0 and not any(tight), max(excess)
+
+
 @pytest.mark.statement("2.13")
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(seeds, st.floats(0.3, 0.8))
@@ -554,33 +565,28 @@ def test_hall_condition_against_a_linear_program(seed, density):
     table, _ = random_problem(seed, density=density)
     m, l = table.shape
     targets = rng.multinomial(6, np.full(m, 1 / m)) + 1, rng.multinomial(6 + m - l, np.full(l, 1 / l)) + 1
-    sets = [list(a) for size in range(1, m + 1) for a in combinations(range(m), size)]
-    reached = [(table[a] > 0).any(axis=0) for a in sets]
-    excess = [targets[0][a].sum() - targets[1][c].sum() for a, c in zip(sets, reached, strict=True)]
+    fits, full, gap = hall(table > 0, targets)
     best = widest(table > 0, targets)
-    assert (best is not None) == (max(excess) <= 0)
-    crossed = [(np.delete(table, a, axis=0)[:, c] > 0).any() for a, c in zip(sets, reached, strict=True)]
-    tight = [gap == 0 and cross for gap, cross in zip(excess, crossed, strict=True)]
-    if best is not None:
-        assert (best > 1e-9) == (not any(tight))
+    assert (best is not None) == fits and (best is not None and best > 1e-9) == full
     history = data_balance(table, targets, steps=9).history
-    left = [history[k, k % 2] for k in range(1, 10)] if len(history) == 10 else []
-    assert all(error >= max(excess) / targets[0].sum() - 1e-12 for error in left)
+    left = [history[k, k % 2] for k in range(1, len(history))]
+    assert all(error >= gap / targets[0].sum() - 1e-12 for error in left)
 
 
 @pytest.mark.statement("2.13")
 def test_equality_in_hall_empties_cells():
-    support = np.array([[1, 1, 0], [1, 1, 0], [1, 1, 1]])
-    tight = [0.3, 0.3, 0.4], [0.2, 0.4, 0.4]
-    slack = [0.2, 0.3, 0.5], [0.2, 0.4, 0.4]
+    support = np.array([[1, 1, 0], [1, 1, 0], [1, 1, 1]]) > 0
+    tight = np.array([3, 3, 4]), np.array([2, 4, 4])
+    slack = np.array([2, 3, 5]), np.array([2, 4, 4])
     emptied = data_balance(support, tight, steps=8000).table
     used = data_balance(support, slack, tol=1e-12)
     assert emptied[2, :2].max() < 1e-3 and used.converged and used.table[2, :2].min() > 0.01
-    assert solvable(support > 0, tight) and widest(support > 0, tight) < 1e-9 < widest(support > 0, slack)
+    assert hall(support, tight) == (True, False, 0) and hall(support, slack) == (True, True, 0)
+    assert solvable(support, tight) and widest(support, tight) < 1e-9 < widest(support, slack)
     # equality for a set from which no cell leads away empties nothing
-    apart = np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1]])
-    kept = data_balance(apart, ([0.3, 0.3, 0.4], [0.2, 0.4, 0.4]), tol=1e-12)
-    assert kept.converged and kept.table[apart > 0].min() > 0.05
+    apart = np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1]]) > 0
+    kept = data_balance(apart, tight, tol=1e-12)
+    assert kept.converged and kept.table[apart].min() > 0.05 and hall(apart, tight) == (True, True, 0)
 
 
 @pytest.mark.statement("2.13")
