@@ -452,6 +452,8 @@ def test_three_regimes(p, q):
         assert np.abs(tables[2000] - np.diag(goals[1])).max() < 1e-12
         assert np.abs(tables[2001] - np.diag(goals[0])).max() < 1e-12
         assert abs(total_variation(marginal(tables[2000], 0), goals[0]) - (q - p)) < 1e-12
+        # rho^t w_t tends to a positive number
+        assert abs(rho**99 * tables[200][0, 1] * (1 / first - 1 / (p - q)) - 1) < 1e-9
     else:
         assert np.abs(tables[2000] - np.diag(goals[0])).max() < 3e-4
         assert abs(1000 * tables[2000][0, 1] / (p * (1 - p)) - 1) < 0.01
@@ -719,6 +721,51 @@ def test_odds_ratios_on_all_pairs_of_axes_leave_product_factors(shape):
     wanted = start * product_of([rng.uniform(0.3, 3, size=n) for n in shape])
     own = [marginal(wanted, a) for a in range(len(shape))]
     assert np.abs(data_balance(start, own, tol=1e-13).table - wanted / wanted.sum()).max() < 1e-11
+
+
+def dual_of_axes(start, targets, phi):
+    """G of Proposition 2.16 (f), its gradient axis by axis, and the scaled table."""
+    scaled = start * product_of([np.exp(f) for f in phi])
+    value = sum(t @ f for t, f in zip(targets, phi, strict=True)) - scaled.sum() + 1
+    axes = range(start.ndim)
+    return value, [t - scaled.sum(axis=tuple({*axes} - {a})) for a, t in enumerate(targets)], scaled
+
+
+@pytest.mark.statement("2.16")
+@pytest.mark.parametrize("axes", [3, 4])
+def test_dual_with_more_axes(axes):
+    """The gradient, the gap to a feasible table, and the maximum over one block and over all."""
+    start, targets = several_axes(axes)
+    rng = np.random.default_rng(axes)
+    phi = [rng.normal(size=n) / 3 for n in start.shape]
+    value, slopes, scaled = dual_of_axes(start, targets, phi)
+    for axis, n in enumerate(start.shape):
+        for i in range(n):
+            nudge = [1e-6 * (np.arange(k) == i) * (a == axis) for a, k in enumerate(start.shape)]
+            up, down = (
+                dual_of_axes(start, targets, [f + sign * e for f, e in zip(phi, nudge, strict=True)])[0]
+                for sign in (1, -1)
+            )
+            assert abs((up - down) / 2e-6 - slopes[axis][i]) < 1e-8 < abs(slopes[axis][i])
+    rival = data_balance(rng.gamma(1.0, size=start.shape), targets, tol=1e-13).table
+    gap = kl_divergence(rival, start) - value
+    assert abs(gap - (rel_entr(rival, scaled) - rival + scaled).sum()) < 1e-11 < gap
+    for k in range(2 * axes):
+        phi = data_balance(start, targets, steps=k + 1).potentials
+        assert np.abs(dual_of_axes(start, targets, phi)[1][k % axes]).max() < 1e-14
+    run = data_balance(start, targets, tol=1e-13)
+    value, slopes, _ = dual_of_axes(start, targets, run.potentials)
+    assert abs(value - kl_divergence(run.table, start)) < 1e-11 and max(np.abs(s).max() for s in slopes) < 1e-12
+
+
+@pytest.mark.statement("2.16")
+def test_a_supremum_that_is_not_attained_with_three_axes():
+    """One feasible table, which empties two cells: G stays about 1/(4t) below the supremum after t sweeps."""
+    start = np.multiply.outer([[1, 1], [0, 1]], [2, 3]) / 15
+    goals = UNIFORM, UNIFORM, np.array([0.4, 0.6])
+    for sweeps, low in ((100, 0.95), (1000, 0.99)):
+        phi = data_balance(start, goals, steps=3 * sweeps).potentials
+        assert low < 4 * sweeps * (np.log(3 / 2) - dual_of_axes(start, goals, phi)[0]) < 1
 
 
 @pytest.mark.statement("2.16")
