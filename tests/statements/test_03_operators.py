@@ -516,22 +516,33 @@ def test_prescribed_singular_values(m, l, seed):
     assert np.allclose(found, np.append(1, values), atol=1e-10)
 
 
+def polynomials(masses):
+    """Orthonormal polynomials of degrees 1 and 2 in the index, by Gram and Schmidt."""
+    x, found = np.arange(len(masses)), [np.ones(len(masses))]
+    for degree in (1, 2):
+        f = x**degree - sum((masses @ (x**degree * g)) * g for g in found)
+        found.append(f / np.sqrt(masses @ f**2))
+    return found[1:]
+
+
 @pytest.mark.statement("3.14")
 def test_which_function_carries_which_value():
-    """s_2 belongs to the polynomials of degree 1, s_3 to those of degree 2, found here by Gram and Schmidt."""
-
-    def polynomials(masses):
-        x, found = np.arange(len(masses)), [np.ones(len(masses))]
-        for degree in (1, 2):
-            f = x**degree - sum((masses @ (x**degree * g)) * g for g in found)
-            found.append(f / np.sqrt(masses @ f**2))
-        return found[1:]
-
+    """s_2 belongs to the polynomials of degree 1, s_3 to those of degree 2."""
     row, column, values = np.array([0.2, 0.3, 0.5]), np.array([0.3, 0.2, 0.4, 0.1]), [0.2, 0.05]
     f, g = polynomials(row), polynomials(column)
     ratio = 1 + sum(s * np.outer(a, b) for s, a, b in zip(values, f, g, strict=True))
     table = operators.table_with_singular_values(row, column, values)
     np.testing.assert_allclose(table, np.outer(row, column) * ratio, rtol=1e-12)
+    rng = np.random.default_rng(14)
+    for _ in range(25):
+        row, column = rng.dirichlet([3, 3, 3]), rng.dirichlet([3, 3, 3, 3])
+        least = min(row.min(), column.min())
+        values = np.array([0.7, 0.3]) * least / (1 - least)
+        ratio = 1 + sum(
+            s * np.outer(a, b) for s, a, b in zip(values, polynomials(row), polynomials(column), strict=True)
+        )
+        table = operators.table_with_singular_values(row, column, values)
+        np.testing.assert_allclose(table, np.outer(row, column) * ratio, rtol=1e-8)
     # by hand: f is (-sqrt 3, 1 / sqrt 3) and g is (-1, 1)
     small = operators.table_with_singular_values([0.25, 0.75], [0.5, 0.5], [0.5])
     u, v = math.sqrt(3) / 2, 1 / math.sqrt(12)
