@@ -66,6 +66,26 @@ def in_cells(table, h):
     return np.sqrt(table[table > 0] / table.sum()) * np.broadcast_to(h, table.shape)[table > 0]
 
 
+def rate_bound(s, k):
+    """The factor of the inequality in (3.17)."""
+    return s ** (2 * (k - 1))
+
+
+def mixing_bounds(s_2, t, start):
+    """Bounds on chi-square and on total variation after t rounds from chi-square `start`."""
+    return s_2 ** (4 * t) * start, s_2 ** (2 * t) * math.sqrt(start) / 2
+
+
+def largest_sum(least):
+    """How large s_2 + s_3 + ... may be if the smallest mass is `least`."""
+    return least / (1 - least)
+
+
+def second_bound(wrong, c, r, p):
+    """The bound of Proposition 3.7 on the second term."""
+    return np.abs(wrong).max() * np.abs(c).max() * np.abs(r - p).sum()
+
+
 def below_one(values):
     """The largest singular value below 1, or 0 if there is none."""
     return values[values < 1 - 1e-9].max(initial=0)
@@ -252,7 +272,7 @@ def test_alternating_projections(table, seed):
         predicted = np.sum(s[below] ** (2 * k - 2) * squares)
         assert length == pytest.approx(predicted, rel=1e-6, abs=1e-12)
         start = np.sum(((root * first)[table > 0] - limit) ** 2)
-        assert length <= below_one(s) ** (2 * k - 2) * start + 1e-12
+        assert length <= rate_bound(below_one(s), k) * start + 1e-12
 
 
 @pytest.mark.statement("3.6")
@@ -272,7 +292,7 @@ def test_slowest_plane_attains_the_rate(table):
         h = center(table, h, 0 if k % 2 else 1)
         lengths.append(np.sum(in_cells(table, h - kernel) ** 2))
     for k in range(2, 8):
-        assert lengths[k - 1] == pytest.approx(s ** (2 * (k - 1)) * lengths[0], rel=1e-9, abs=0)
+        assert lengths[k - 1] == pytest.approx(rate_bound(s, k) * lengths[0], rel=1e-9, abs=0)
 
 
 @pytest.mark.statement("3.6")
@@ -298,7 +318,7 @@ def test_half_step_to_first_order(table, seed):
         second = np.sum(error * ((r - p) * c).sum(axis=1 - axis))
         moved = ((project(r, target, axis) - p) * h).sum()
         assert moved == pytest.approx(((r - p) * c).sum() + second, abs=1e-10)
-        assert abs(second) <= np.abs(error).max() * np.abs(c).max() * np.abs(r - p).sum() + 1e-12
+        assert abs(second) <= second_bound(error, c, r, p) + 1e-12
 
 
 @pytest.mark.statement("3.7")
@@ -307,7 +327,7 @@ def test_bound_on_the_second_term_is_nearly_attained():
     r = p - signs * rows / 10 + rows / 2000
     moved = ((project(r, p.sum(axis=1), 0) - p) * signs).sum()
     second = moved - ((r - p) * center(p, signs, 0)).sum()
-    bound = np.abs(p.sum(axis=1) / r.sum(axis=1) - 1).max() * 1 * np.abs(r - p).sum()
+    bound = second_bound(p.sum(axis=1) / r.sum(axis=1) - 1, center(p, signs, 0), r, p)
     assert 0.99 * bound < second <= bound
 
 
@@ -465,9 +485,9 @@ def test_mixing(table, start):
         distance = np.sum((law - p_x) ** 2 / p_x)
         predicted = np.sum(s[1:] ** (4 * t) * svd.alpha[start, 1:] ** 2)
         assert distance == pytest.approx(predicted, abs=1e-10)
-        bound = s[1] ** (2 * t) * math.sqrt(1 / p_x[start] - 1)
-        assert distance <= bound**2 + 1e-10
-        assert total_variation(law / law.sum(), p_x) <= bound / 2 + 1e-10
+        chi, tv = mixing_bounds(s[1], t, 1 / p_x[start] - 1)
+        assert distance <= chi + 1e-10
+        assert total_variation(law / law.sum(), p_x) <= tv + 1e-10
     assert np.allclose(chain @ svd.alpha, s**2 * svd.alpha, atol=1e-9)
 
 
@@ -478,8 +498,8 @@ def test_both_bounds_on_mixing_are_attained(s):
     law = np.array([1, 0])
     for t in range(1, 5):
         law = law @ chain
-        assert np.sum((law - half) ** 2 / half) == pytest.approx(s ** (4 * t), rel=1e-9)
-        assert total_variation(law, half) == pytest.approx(s ** (2 * t) / 2, rel=1e-9)
+        reached = np.sum((law - half) ** 2 / half), total_variation(law, half)
+        assert reached == pytest.approx(mixing_bounds(s, t, 1), rel=1e-9)
 
 
 @pytest.mark.statement("3.13")
@@ -508,7 +528,7 @@ def test_prescribed_singular_values(m, l, seed):
     rng = np.random.default_rng(seed)
     row, column = rng.dirichlet(2 * np.ones(m)), rng.dirichlet(2 * np.ones(l))
     least = min(row.min(), column.min())
-    values = np.sort(rng.dirichlet(np.ones(min(m, l) - 1)))[::-1] * least / (1 - least)
+    values = np.sort(rng.dirichlet(np.ones(min(m, l) - 1)))[::-1] * largest_sum(least)
     table = operators.table_with_singular_values(row, column, values)
     assert table.min() >= 0
     assert np.allclose(table.sum(axis=1), row) and np.allclose(table.sum(axis=0), column)
@@ -537,7 +557,7 @@ def test_which_function_carries_which_value():
     for _ in range(25):
         row, column = rng.dirichlet([3, 3, 3]), rng.dirichlet([3, 3, 3, 3])
         least = min(row.min(), column.min())
-        values = np.array([0.7, 0.3]) * least / (1 - least)
+        values = np.array([0.7, 0.3]) * largest_sum(least)
         ratio = 1 + sum(
             s * np.outer(a, b) for s, a, b in zip(values, polynomials(row), polynomials(column), strict=True)
         )
@@ -562,7 +582,7 @@ def test_largest_prescribed_value():
 @pytest.mark.statement("3.14")
 @pytest.mark.parametrize("p", [0.1, 0.25, 0.4])
 def test_sum_condition_is_sharp_and_the_allowed_values_are_convex(p):
-    limit = p / (1 - p)
+    limit = largest_sum(p)
     edge = operators.table_with_singular_values([p, 1 - p], [1 - p, p], [limit])
     assert abs(edge.min()) < 1e-15 and operators.maximal_correlation(edge) == pytest.approx(limit)
     with pytest.raises(ValueError, match="would be negative"):
