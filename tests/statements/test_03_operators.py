@@ -573,6 +573,25 @@ def test_which_function_carries_which_value():
 
 
 @pytest.mark.statement("3.14")
+@pytest.mark.parametrize("third", [0, 0.5, 1])
+def test_two_rare_values_attain_the_condition(third):
+    """alpha_2 and -beta_2 are the indicators of the rarest values, centered; alpha_3 and beta_3 vanish there."""
+    row, column = np.array([0.1, 0.4, 0.5]), np.array([0.3, 0.1, 0.25, 0.35])
+    functions = []
+    for masses, other in ((row, [0, 1, -1]), (column, [1, 0, -2, 3])):
+        root = np.sqrt(masses)[:, None]
+        basis = np.linalg.qr(root * np.array([np.ones(len(masses)), masses == 0.1, other]).T)[0] / root
+        functions.append(basis * np.where(basis[masses == 0.1] < 0, -1, 1))
+    f, g = functions
+    values = largest_value(0.1) * np.array([1, third])
+    ratio = 1 - values[0] * np.outer(f[:, 1], g[:, 1]) + values[1] * np.outer(f[:, 2], g[:, 2])
+    table = np.outer(row, column) * ratio
+    assert abs(table.min()) < 1e-15 and table.argmin() == 1
+    found = np.linalg.svd(weighted_matrix(table), compute_uv=False)
+    assert np.allclose(found, [1, *values], atol=1e-12)
+
+
+@pytest.mark.statement("3.14")
 def test_largest_prescribed_value():
     table = operators.table_with_singular_values([1, 1], [1, 3], [1 / math.sqrt(3)])
     assert np.allclose(table, [[0.25, 0.25], [0, 0.5]])
