@@ -95,7 +95,8 @@ class MarkovSVD:
     Attributes
     ----------
     singular_values : ndarray, shape (r,), r = min(m, l)
-        1 = s_1 >= s_2 >= ... >= s_r >= 0; as many are exactly 1 as the support has components.
+        1 = s_1 >= s_2 >= ... >= s_r >= 0; as many are exactly 1 as the support has components, all others are below 1.
+        The rate of balancing is the square of the largest value below 1, which is s_2 only for one component.
     alpha : ndarray, shape (m, r)
         Column j - 1 is alpha_j. The columns are orthonormal in L2(P_X); the first is constant 1. The entry of
         largest modulus of every column (the first, on a tie) is positive.
@@ -141,7 +142,8 @@ def markov_svd(table: ArrayLike) -> MarkovSVD:
 
     The matrix :math:`D = \operatorname{diag}(P_X)^{-1/2} P \operatorname{diag}(P_Y)^{-1/2}` has the known singular
     vectors :math:`\sqrt{P_X}, \sqrt{P_Y}` with value 1. The rest of the decomposition is that of D on their
-    orthogonal complements, so that the first functions are constant even when 1 is a multiple value.
+    orthogonal complements, so that the first functions are constant even when 1 is a multiple value. A table that
+    decomposes has the value 1 once for each component of its support.
 
     Parameters
     ----------
@@ -188,6 +190,9 @@ def markov_svd(table: ArrayLike) -> MarkovSVD:
 def maximal_correlation(table: ArrayLike) -> float:
     r"""Largest correlation of a function of X with a function of Y: the second singular value s_2.
 
+    It is exactly 1 if the support has several components. Then it is not the rate of balancing, which is set by the
+    largest singular value below 1; read that from `markov_svd`.
+
     Parameters
     ----------
     table : array_like, shape (m, l)
@@ -196,7 +201,7 @@ def maximal_correlation(table: ArrayLike) -> float:
     Returns
     -------
     float
-        In [0, 1]; 0 if X and Y are independent (also if one of them is constant).
+        In [0, 1]; 0 if X and Y are independent (also if one of them is constant), 1 if the table decomposes.
 
     Raises
     ------
@@ -211,6 +216,8 @@ def maximal_correlation(table: ArrayLike) -> float:
     --------
     >>> round(maximal_correlation([[3, 1], [1, 3]]), 12)
     0.5
+    >>> maximal_correlation([[1, 2, 0, 0], [2, 1, 0, 0], [0, 0, 1, 3]])
+    1.0
     """
     values = markov_svd(table).singular_values
     return float(values[1]) if len(values) > 1 else 0.0
@@ -332,7 +339,8 @@ def table_with_singular_values(
 
     .. math:: P(x, y) = P_X(x) P_Y(y) \Bigl[ 1 + \sum_{j \ge 2} s_j \alpha_j(x) \beta_j(y) \Bigr],
 
-    where alpha_j and beta_j are the orthonormal polynomials of degree j - 1 in the index of the value.
+    where alpha_j and beta_j are the orthonormal polynomials of degree j - 1 in the index of the value, of positive
+    sign at the last value: s_2 belongs to degree 1, s_3 to degree 2 and so on.
 
     Parameters
     ----------
