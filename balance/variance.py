@@ -165,7 +165,7 @@ def limit_influence(table: ArrayLike, h: ArrayLike) -> NDArray[np.float64]:
     Returns
     -------
     ndarray, shape (m, l)
-        Both conditional means are zero.
+        Both conditional means are zero. Where P is zero the values are arbitrary.
 
     Raises
     ------
