@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import linalg
 
@@ -21,7 +21,7 @@ from balance.variance import (
     limit_variance,
     variance_closed_form,
 )
-from helpers import H, P, two_by_two_counts
+from helpers import H, P, fast, two_by_two_counts
 
 X_FIRST = (2.461875, 1.378125, 1.533178, 1.362242, 1.371354, 1.361308, 1.361844)
 Y_FIRST = (2.461875, 2.070455, 1.365341, 1.402930, 1.361490, 1.363699)
@@ -84,7 +84,7 @@ def by_formula(table, h, k, first):
 
 
 @pytest.mark.statement("4.1")
-@settings(max_examples=40, deadline=None)
+@fast
 @given(laws(), st.integers(0, 5), st.integers(0, 1), st.integers(0, 2**32 - 1))
 def test_the_error_is_the_linear_term_plus_remainders_as_fractions(law, steps, first, seed):
     table, h = law
@@ -114,7 +114,7 @@ def test_the_error_is_the_linear_term_plus_remainders_as_fractions(law, steps, f
 
 
 @pytest.mark.statement("4.2")
-@settings(max_examples=30, deadline=None)
+@fast
 @given(laws())
 def test_one_and_two_steps_follow_from_total_variance(law):
     table, h = law
@@ -131,18 +131,6 @@ def test_one_and_two_steps_follow_from_total_variance(law):
 
 
 @pytest.mark.statement("4.3")
-@settings(max_examples=40, deadline=None)
-@given(laws(), st.integers(0, 1))
-def test_closed_form_is_the_iteration(law, first):
-    table, h = law
-    for k in range(1, 6):
-        expected = limit_variance(table, h), balanced_variance(table, h, k, first)
-        close(by_formula(table, h, k, first), expected, 1e-7, 1e-9)
-        close([variance_closed_form(table, h, j, first) for j in (math.inf, k)], expected, 1e-7, 1e-9)
-    close(variance_closed_form(table, h, 0, first), variance(h, table))
-
-
-@pytest.mark.statement("4.3")
 @pytest.mark.parametrize(
     "table", [P, BLOCKS, NEAR, np.arange(1.0, 11).reshape(2, 5), np.eye(3), np.outer([1, 2], [1, 2, 4])]
 )
@@ -154,22 +142,23 @@ def test_closed_form_on_tables_of_all_kinds(table):
         close([variance_closed_form(table, h, j, first) for j in (math.inf, k)], expected, 1e-9, 1e-14)
 
 
+@pytest.mark.statement("4.3")
+@fast
+@given(laws(), st.integers(0, 1))
+def test_closed_form_is_the_iteration(law, first):
+    table, h = law
+    for k in range(1, 6):
+        expected = limit_variance(table, h), balanced_variance(table, h, k, first)
+        close(by_formula(table, h, k, first), expected, 1e-7, 1e-9)
+        close([variance_closed_form(table, h, j, first) for j in (math.inf, k)], expected, 1e-7, 1e-9)
+    close(variance_closed_form(table, h, 0, first), variance(h, table))
+
+
 def roof(table, h, k):
     """The upper bound of (4.17)."""
     s = max((v for v in markov_svd(table).singular_values if v < 1 - 1e-9), default=0.0)
     limit = limit_variance(table, h)
     return limit + s ** (2 * (k - 1)) * (balanced_variance(table, h, 0) - limit)
-
-
-@pytest.mark.statement("4.4")
-@settings(max_examples=40, deadline=None)
-@given(laws(), st.integers(0, 1))
-def test_bounds_and_monotonicity_two_steps_apart(law, first):
-    table, h = law
-    sigma = np.array([balanced_variance(table, h, k, first) for k in range(1, 9)])
-    assert np.all(sigma <= np.array([roof(table, h, k) for k in range(1, 9)]) + 1e-9)
-    assert np.all(sigma >= limit_variance(table, h) - 1e-9)
-    assert np.all(sigma[2:] <= sigma[:-2] + 1e-9)
 
 
 @pytest.mark.statement("4.4")
@@ -186,6 +175,17 @@ def test_the_bounds_are_attained(table):
         close(balanced_variance(table, inside, k, first), limit_variance(table, inside), 1e-9, 0)
     sigma = np.array([balanced_variance(P, H, k) for k in range(1, 12)])
     assert np.all(sigma[2:] <= sigma[:-2] + 1e-12)
+
+
+@pytest.mark.statement("4.4")
+@fast
+@given(laws(), st.integers(0, 1))
+def test_bounds_and_monotonicity_two_steps_apart(law, first):
+    table, h = law
+    sigma = np.array([balanced_variance(table, h, k, first) for k in range(1, 9)])
+    assert np.all(sigma <= np.array([roof(table, h, k) for k in range(1, 9)]) + 1e-9)
+    assert np.all(sigma >= limit_variance(table, h) - 1e-9)
+    assert np.all(sigma[2:] <= sigma[:-2] + 1e-9)
 
 
 @pytest.mark.statement("4.5")
@@ -207,7 +207,17 @@ def test_the_worked_example_is_not_monotone():
 
 
 @pytest.mark.statement("4.6")
-@settings(max_examples=30, deadline=None)
+def test_the_order_of_the_steps_in_the_example():
+    svd = markov_svd(P)
+    s, (u, v) = svd.singular_values[1], (c[1] for c in svd.coefficients(H))
+    for k in range(2, 6):
+        gain = balanced_variance(P, H, k) - balanced_variance(P, H, k, first=1)
+        close(gain, (-1) ** k * s ** (2 * (k - 1)) * (u**2 - v**2), 1e-9, 0)
+        assert gain * (-1) ** k > 0
+
+
+@pytest.mark.statement("4.6")
+@fast
 @given(laws())
 def test_the_order_of_the_steps(law):
     table, h = law
@@ -229,16 +239,6 @@ def test_the_order_of_the_steps(law):
     close(difference, means[1] - means[0], 1e-8, 1e-10)
 
 
-@pytest.mark.statement("4.6")
-def test_the_order_of_the_steps_in_the_example():
-    svd = markov_svd(P)
-    s, (u, v) = svd.singular_values[1], (c[1] for c in svd.coefficients(H))
-    for k in range(2, 6):
-        gain = balanced_variance(P, H, k) - balanced_variance(P, H, k, first=1)
-        close(gain, (-1) ** k * s ** (2 * (k - 1)) * (u**2 - v**2), 1e-9, 0)
-        assert gain * (-1) ** k > 0
-
-
 @pytest.mark.statement("4.6a")
 def test_explaining_more_is_not_enough():
     table, h = np.array([[3, 0, 0], [4, 4, 2], [3, 0, 0]]), np.array([[2, 2, 0], [1, 0, 0], [0, 1, 1]])
@@ -251,7 +251,18 @@ def test_explaining_more_is_not_enough():
 
 
 @pytest.mark.statement("4.7")
-@settings(max_examples=30, deadline=None)
+@pytest.mark.parametrize(("table", "h"), [(P, H), (NEAR, NEAR_H), (BLOCKS, np.sin(np.arange(25.0)).reshape(5, 5))])
+def test_many_steps_reach_the_limit(table, h):
+    close(balanced_variance(table, h, 300), limit_variance(table, h), 1e-9, 1e-15)
+    seen = table > 0  # elsewhere a function is not determined
+    late = influence_function(table, h, 300)
+    np.testing.assert_allclose(late[seen], limit_influence(table, h)[seen], rtol=0, atol=1e-12)
+    close(limit_variance(P, H), (1 + 2 - 0.5 + 3) ** 2 / (1 / 0.3 + 1 / 0.1 + 1 / 0.15 + 1 / 0.45), 1e-12, 0)  # (4.22)
+    assert limit_variance([[0.4, 0.1], [0.5, 0]], H) < 1e-28
+
+
+@pytest.mark.statement("4.7")
+@fast
 @given(laws())
 def test_the_limit_is_the_residual_of_additive_regression(law):
     table, h = law
@@ -269,17 +280,6 @@ def test_the_limit_is_the_residual_of_additive_regression(law):
     for axis, own, other in ((0, f, g), (1, g, f)):  # (4.20)
         left = own.ravel() + conditional_mean(table, other, axis)
         np.testing.assert_allclose(left, conditional_mean(table, h, axis), rtol=0, atol=1e-9)
-
-
-@pytest.mark.statement("4.7")
-@pytest.mark.parametrize(("table", "h"), [(P, H), (NEAR, NEAR_H), (BLOCKS, np.sin(np.arange(25.0)).reshape(5, 5))])
-def test_many_steps_reach_the_limit(table, h):
-    close(balanced_variance(table, h, 300), limit_variance(table, h), 1e-9, 1e-15)
-    seen = table > 0  # elsewhere a function is not determined
-    late = influence_function(table, h, 300)
-    np.testing.assert_allclose(late[seen], limit_influence(table, h)[seen], rtol=0, atol=1e-12)
-    close(limit_variance(P, H), (1 + 2 - 0.5 + 3) ** 2 / (1 / 0.3 + 1 / 0.1 + 1 / 0.15 + 1 / 0.45), 1e-12, 0)  # (4.22)
-    assert limit_variance([[0.4, 0.1], [0.5, 0]], H) < 1e-28
 
 
 def balanced_errors(table, h, n, most):
@@ -319,39 +319,6 @@ def test_remainder_and_normal_limit_by_exact_enumeration(table, h, precision):
     for z, wanted in ((1, 0.6827), (1.96, 0.95)):
         inside = (np.abs(errors) <= z * np.sqrt(sigma_2 / 100)[:, None]) @ chance
         assert np.all(np.abs(inside - wanted) < 0.025)
-
-
-@pytest.mark.statement("4.9")
-@settings(max_examples=40, deadline=None)
-@given(laws())
-def test_the_efficiency_bound_is_the_best_cramer_rao_bound(law):
-    table, h = law
-    joint = table / table.sum()
-    x, y = np.nonzero(joint)
-    mass, values = joint[x, y], h[x, y]
-    m, l = table.shape
-    margins = np.vstack([x == i for i in range(m)] + [y == j for j in range(l)]).astype(float)
-    directions = linalg.null_space(margins, rcond=1e-10)  # P g for all scores g
-    for direction in directions.T:  # (a): both conditional means of a score are zero
-        score = np.zeros(table.shape)
-        score[x, y] = direction / mass
-        for axis in (0, 1):
-            np.testing.assert_allclose(conditional_mean(table, score, axis), 0, atol=1e-9)
-    g = limit_influence(table, h)[x, y]
-    np.testing.assert_allclose(margins @ (mass * g), 0, atol=1e-10)  # and what is in W keeps the marginals
-    information = directions.T @ (directions / mass[:, None])
-    slope = directions.T @ values
-    bound = slope @ np.linalg.solve(information, slope) if directions.size else 0.0
-    close(bound, limit_variance(table, h), 1e-8, 1e-10)
-    # (b): the control variate (4.21) is unbiased along the path and attains the bound
-    additive = values - g
-    for t in (-0.2, 0.1):
-        law_t = mass * (1 + t * g)
-        close(law_t @ g + mass @ additive, law_t @ values, 1e-8, 1e-9)
-    close(variance(values - additive, mass), bound, 1e-8, 1e-10)
-    for k in (1, 2, 3):  # an influence function has the efficient one in it
-        psi = influence_function(table, h, k)[x, y]
-        np.testing.assert_allclose(directions.T @ psi, slope, rtol=0, atol=1e-9)
 
 
 def van_trees(n, c, g, table):
@@ -394,6 +361,39 @@ def test_van_trees_reaches_the_variance_of_the_limit_and_balancing_stays_above()
     near = np.abs(errors[4]) < n**-0.25
     chance = ways * np.prod(P**counts, axis=(1, 2))
     assert n * np.where(near, 0, errors[4]) ** 2 @ chance < 0.5 * 1.36125
+
+
+@pytest.mark.statement("4.9")
+@fast
+@given(laws())
+def test_the_efficiency_bound_is_the_best_cramer_rao_bound(law):
+    table, h = law
+    joint = table / table.sum()
+    x, y = np.nonzero(joint)
+    mass, values = joint[x, y], h[x, y]
+    m, l = table.shape
+    margins = np.vstack([x == i for i in range(m)] + [y == j for j in range(l)]).astype(float)
+    directions = linalg.null_space(margins, rcond=1e-10)  # P g for all scores g
+    for direction in directions.T:  # (a): both conditional means of a score are zero
+        score = np.zeros(table.shape)
+        score[x, y] = direction / mass
+        for axis in (0, 1):
+            np.testing.assert_allclose(conditional_mean(table, score, axis), 0, atol=1e-9)
+    g = limit_influence(table, h)[x, y]
+    np.testing.assert_allclose(margins @ (mass * g), 0, atol=1e-10)  # and what is in W keeps the marginals
+    information = directions.T @ (directions / mass[:, None])
+    slope = directions.T @ values
+    bound = slope @ np.linalg.solve(information, slope) if directions.size else 0.0
+    close(bound, limit_variance(table, h), 1e-8, 1e-10)
+    # (b): the control variate (4.21) is unbiased along the path and attains the bound
+    additive = values - g
+    for t in (-0.2, 0.1):
+        law_t = mass * (1 + t * g)
+        close(law_t @ g + mass @ additive, law_t @ values, 1e-8, 1e-9)
+    close(variance(values - additive, mass), bound, 1e-8, 1e-10)
+    for k in (1, 2, 3):  # an influence function has the efficient one in it
+        psi = influence_function(table, h, k)[x, y]
+        np.testing.assert_allclose(directions.T @ psi, slope, rtol=0, atol=1e-9)
 
 
 def calibrated(table, R, F, slope, start):
