@@ -351,16 +351,18 @@ def test_van_trees_reaches_the_variance_of_the_limit_and_balancing_stays_above()
     assert 0.99 * 1.36125 < van_trees(10**9, 100, g, P) < 1.36125
     counts, ways = two_by_two_counts(n)
     _, errors, _ = balanced_errors(P, H, n, 4)
-    worst = np.zeros(5)
+    # Hodges' estimator, and one that always answers P(h)
+    hodges = np.where(np.abs(errors[4]) < n**-0.25, 0, errors[4])
+    errors = np.vstack([errors, hodges, 0 * hodges])
+    mse = []
     for t in np.linspace(-c, c, 5) / math.sqrt(n):
         law = P * (1 + t * g)
         chance = ways * np.prod(law**counts, axis=(1, 2))
-        worst = np.maximum(worst, n * (errors + np.sum((P - law) * H)) ** 2 @ chance)
-    assert np.all(worst >= van_trees(n, c, g, P))
-    # Hodges' estimator is far below the bound at P and far above the others nearby
-    near = np.abs(errors[4]) < n**-0.25
-    chance = ways * np.prod(P**counts, axis=(1, 2))
-    assert n * np.where(near, 0, errors[4]) ** 2 @ chance < 0.5 * 1.36125
+        mse.append(n * (errors + np.sum((P - law) * H)) ** 2 @ chance)
+    bound = van_trees(n, c, g, P)
+    assert np.all(np.max(mse, axis=0) >= bound)
+    assert mse[2][6] < 1e-20 and mse[2][5] < 0.5 * mse[2][4]  # below it at P itself
+    assert np.max(mse, axis=0)[5] > 1.5 * np.max(mse, axis=0)[4]  # and worse nearby
 
 
 @pytest.mark.statement("4.9")
