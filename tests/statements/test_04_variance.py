@@ -343,6 +343,10 @@ def test_van_trees_against_quadrature(n, c):
     g = limit_influence(P, H)
     if c**2 * np.max(g**2) < n:
         assert (c * 1.36125) ** 2 >= van_trees(n, c, g, P) > 0
+        # (4.25) is a little below the inequality with the mean of I(t) itself
+        scores = np.sum(P * g**2 / (1 + t[:, None, None] * g), axis=(1, 2))
+        better = limit_variance(P, H) ** 2 / (np.average(scores, weights=prior) + (math.pi / c) ** 2)
+        assert 0.8 * better < van_trees(n, c, g, P) <= better
 
 
 @pytest.mark.statement("4.9")
