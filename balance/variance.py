@@ -165,7 +165,7 @@ def limit_influence(table: ArrayLike, h: ArrayLike) -> NDArray[np.float64]:
     Returns
     -------
     ndarray, shape (m, l)
-        Both conditional means are zero.
+        Both conditional means are zero. Where P is zero the values are arbitrary.
 
     Raises
     ------
@@ -186,7 +186,7 @@ def limit_influence(table: ArrayLike, h: ArrayLike) -> NDArray[np.float64]:
     given_x, given_y = joint / joint.sum(axis=1, keepdims=True), (joint / joint.sum(axis=0)).T
     equations = np.block([[np.eye(m), given_x], [given_y, np.eye(l)]])
     means = np.concatenate([conditional_mean(joint, values, axis) for axis in (0, 1)])
-    solution = np.linalg.lstsq(equations, means)[0]
+    solution = np.linalg.lstsq(equations, means, rcond=None)[0]
     return values - solution[:m, None] - solution[m:]
 
 
