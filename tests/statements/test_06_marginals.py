@@ -198,6 +198,15 @@ def test_bound_on_the_bias_is_nearly_attained():
 
 
 @pytest.mark.statement("6.3")
+def test_bound_on_the_bias_where_the_residual_is_zero():
+    table = np.array([[0.2, 0.1], [0.2, 0.3], [0.1, 0.1]])
+    h = np.repeat(np.cross(*table.T)[:, None], 2, axis=1)  # a function of x with conditional means 0 given y
+    np.testing.assert_allclose(influence_function(table, h, 2), 0, atol=1e-15)
+    targets = (np.array([0.4, 0.3, 0.3]), table.sum(axis=0))
+    assert 0.004 < share_of_bound(table, h, targets, 2, 0) < 0.005
+
+
+@pytest.mark.statement("6.3")
 def test_bias_by_hand():
     law, h, tiny = [[0.3, 0.1], [0.15, 0.45]], [[1, -2], [0.5, 3]], 1e-3
     for move, one, two in (((tiny, 0), -2.125, -1.49621), ((0, tiny), 0, -1.257576)):
