@@ -736,9 +736,11 @@ def test_no_targets_are_slow(seed):
         for d in range(4)
     )
     limit = data_balance(start, targets, tol=1e-12).table
-    assert markov_svd(limit).singular_values[1] <= np.tanh(odds / 4) + 1e-9
     square = data_balance(start[:2, :2], ([1, 1], [1, 1]), tol=1e-13).table
-    odds = abs(np.log(start[0, 0] * start[1, 1] / (start[0, 1] * start[1, 0])))
+    of_square = abs(np.log(start[0, 0] * start[1, 1] / (start[0, 1] * start[1, 0])))
+    for table, delta in ((limit, odds), (square, of_square)):
+        assert markov_svd(table).singular_values[1] <= np.tanh(delta / 4) + 1e-9
+    odds = of_square
     assert markov_svd(square).singular_values[1] == pytest.approx(np.tanh(odds / 4), abs=1e-9)
     # values that are counted twice change neither side
     larger = np.repeat(np.repeat(start[:2, :2], 3, axis=0), 2, axis=1)
