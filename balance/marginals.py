@@ -16,7 +16,7 @@ from balance._engine.loop import safe_divide
 from balance._engine.stacks import Stack
 from balance._engine.targets import as_goals, as_vectors
 from balance.operators import conditional_mean
-from balance.variance import balanced_variance
+from balance.variance import balanced_variance, limit_variance
 
 
 class ErrorParts(NamedTuple):
@@ -266,11 +266,22 @@ def importance_mse(table: ArrayLike, h: ArrayLike, n: int, targets: Sequence[Arr
     return balanced_variance(joint, residual, 0) / checks.check_count(n, "n", least=1) + bias**2
 
 
-def unpaired_mse(table: ArrayLike, h: ArrayLike, n: int, n_unpaired: int, steps: int, first: int = 0) -> Unpaired:
+def unpaired_mse(
+    table: ArrayLike,
+    h: ArrayLike,
+    n: int,
+    n_unpaired: int,
+    steps: int,
+    first: int = 0,
+    *,
+    one_survey: bool = False,
+) -> Unpaired:
     r"""First-order mean squared errors when the marginals are known from unpaired observations only.
 
     A rule with split h = residual + f(x) + g(y) has
-    :math:`\operatorname{Var}(\text{residual}) / n + (\operatorname{Var} f + \operatorname{Var} g) / N`.
+    :math:`\operatorname{Var}(\text{residual}) / n + (\operatorname{Var} f + \operatorname{Var} g) / N`
+    if X and Y were observed in two separate surveys, and
+    :math:`\operatorname{Var}(\text{residual}) / n + \operatorname{Var}(f + g) / N` if in one.
 
     Parameters
     ----------
@@ -280,6 +291,8 @@ def unpaired_mse(table: ArrayLike, h: ArrayLike, n: int, n_unpaired: int, steps:
         Number of pairs.
     n_unpaired : int
         Number N of observations of X alone, and as many of Y alone, all independent.
+    one_survey : bool
+        Both marginals come from the same N people, who are not among the pairs.
 
     Returns
     -------
@@ -294,7 +307,7 @@ def unpaired_mse(table: ArrayLike, h: ArrayLike, n: int, n_unpaired: int, steps:
 
     References
     ----------
-    Theorems 6.8 and 6.12 of the book.
+    Theorem 6.8, Corollary 6.10a and Theorem 6.12 of the book.
 
     Examples
     --------
@@ -307,7 +320,12 @@ def unpaired_mse(table: ArrayLike, h: ArrayLike, n: int, n_unpaired: int, steps:
     parts, kept = attribute_error(joint, values, steps, first), n / (n + n_unpaired)
     pooled = ErrorParts(kept * values + (1 - kept) * parts.residual, (1 - kept) * parts.row, (1 - kept) * parts.column)
     rules = (attribute_error(joint, values, 0), parts, pooled, ridge_split(joint, values, 1 - kept))
-    return Unpaired(*(_rule_mse(joint, rule, n, n_unpaired) for rule in rules))
+    mse = Unpaired(*(_rule_mse(joint, rule, n, n_unpaired, one_survey) for rule in rules))
+    if one_survey:
+        # the best f + g is the share N / (n + N) of the projection of h on such sums: no ridge is needed
+        best = kept * balanced_variance(joint, values, 0) + (1 - kept) * limit_variance(joint, values)
+        mse = mse._replace(ridge=best / n)
+    return mse
 
 
 def ridge_split(table: ArrayLike, h: ArrayLike, share: float) -> ErrorParts:
@@ -457,9 +475,12 @@ def soft_balance(
     return balanced / balanced.sum(axis=(-2, -1), keepdims=True)
 
 
-def _rule_mse(joint, rule, n, n_unpaired):
-    variances = [balanced_variance(joint, f, 0) for f in (rule.residual, rule.row[:, None], rule.column[None])]
-    return variances[0] / n + (variances[1] + variances[2]) / n_unpaired
+def _rule_mse(joint, rule, n, n_unpaired, one_survey):
+    row, column = rule.row[:, None], rule.column[None]
+    # f and g are averaged over the same people in one survey, over other people in two
+    averages = (row + column,) if one_survey else (row, column)
+    noise = sum(balanced_variance(joint, f, 0) for f in averages)
+    return balanced_variance(joint, rule.residual, 0) / n + noise / n_unpaired
 
 
 def _stack(

@@ -23,7 +23,7 @@ from balance.marginals import (
     soft_balance,
     unpaired_mse,
 )
-from balance.operators import dependent_table, markov_svd
+from balance.operators import conditional_mean, dependent_table, markov_svd
 from balance.variance import balanced_variance, influence_function, limit_variance
 from helpers import LAW, LAW_H, RIGHT, random_case, seeds
 
@@ -42,10 +42,23 @@ def population_bias(table, h, targets, steps, first=0):
     return np.sum((data_balance(table, targets, steps=steps, first=first).table - table) * h)
 
 
-def numerical_mse(rule, table, h, n, auxiliary, step=1e-5):
-    """First-order mean squared error of rule(pairs, x, y) by central differences in the three samples."""
+def to_infinity(values):
+    """The limit of a + b/n + c/n^2 + ... from its values at n, 2 n, 4 n."""
+    low, high = 2 * values[1] - values[0], 2 * values[2] - values[1]
+    return (4 * high - low) / 3
+
+
+def numerical_mse(rule, table, h, n, auxiliary, step=1e-5, one_survey=False):
+    """First-order mean squared error of rule(pairs, x, y) by central differences in the samples: three, or two if
+    x and y are the margins of one."""
     samples, total = [table, table.sum(axis=1), table.sum(axis=0)], 0
-    for i, (masses, size) in enumerate(zip(samples, (n, auxiliary, auxiliary), strict=True)):
+    if one_survey:
+        samples, separate = [table, table], rule
+
+        def rule(pairs, survey):
+            return separate(pairs, survey.sum(axis=1), survey.sum(axis=0))
+
+    for i, (masses, size) in enumerate(zip(samples, (n, *(len(samples) - 1) * [auxiliary]), strict=True)):
         for z in np.ndindex(masses.shape):
             point = np.zeros_like(masses)
             point[z] = 1
@@ -55,6 +68,14 @@ def numerical_mse(rule, table, h, n, auxiliary, step=1e-5):
             ]
             total += masses[z] * ((ends[0] - ends[1]) / (2 * step)) ** 2 / size
     return total
+
+
+def worst_direction(table, gaps):
+    """The additive h with the largest b^2 / Var, and that ratio, from the Gram matrix of the indicators."""
+    gram = np.block([[np.diag(table.sum(axis=1)), table], [table.T, np.diag(table.sum(axis=0))]])
+    gap = np.concatenate(gaps)
+    f = np.linalg.pinv(gram, rcond=1e-10) @ gap
+    return f[: len(table), None] + f[len(table) :], gap @ f
 
 
 def balanced_to(kept, steps, first=0):
@@ -98,18 +119,56 @@ def test_decomposition_is_exact_in_rational_arithmetic():
             np.testing.assert_allclose(parts.residual, influence_function(*ours[:2], steps, first), atol=1e-13)
 
 
+def factor_sizes(start, targets, steps):
+    """T of Lemma 6.2, max |log r_j| and max |log R^(j) / R| over the support, for j = 1, ..., steps."""
+    current, factors, moved = start / start.sum(), [], []
+    spread = max(np.abs(np.log(q / current.sum(axis=1 - a))).max() for a, q in enumerate(targets))
+    seen, total = current > 0, current
+    for j in range(steps):
+        ratio = targets[j % 2] / current.sum(axis=1 - j % 2)
+        current = current * np.expand_dims(ratio, 1 - j % 2)
+        factors.append(np.abs(np.log(ratio)).max())
+        moved.append(np.abs(np.log(current[seen] / total[seen])).max())
+    np.testing.assert_allclose(current, data_balance(start, targets, steps=steps).table, rtol=1e-9, atol=1e-15)
+    return spread, np.array(factors), np.array(moved)
+
+
+def check_sizes(spread, factors, moved):
+    slack, powers = 1 + 1e-9, np.arange(1, 2 * len(moved), 2)
+    assert factors[0] <= spread * slack
+    assert factors[1:].max() <= 2 * spread * slack
+    assert np.all(np.diff(factors[1:]) <= 1e-9)
+    assert np.all(moved <= powers * spread * slack)
+
+
 @pytest.mark.statement("6.2")
 @settings(deadline=None, max_examples=50)
 @given(seeds)
 def test_correction_factors_do_not_grow(seed):
     start, _, targets = random_case(np.random.default_rng(seed), 3, 4)
-    iterates = data_balance(start, targets, steps=7, keep_iterates=True).iterates
-    factors = [targets[j % 2] / t.sum(axis=1 - j % 2) for j, t in enumerate(iterates)]
-    sizes = [np.abs(np.log(f)).max() for f in factors]
-    spread = max(np.abs(np.log(q / start.sum(axis=1 - a))).max() for a, q in enumerate(targets))
-    assert sizes[0] <= spread + 1e-9
-    assert sizes[1] <= 2 * spread + 1e-9
-    assert np.all(np.diff(sizes[1:]) <= 1e-9)
+    check_sizes(*factor_sizes(start, targets, 7))
+
+
+@pytest.mark.statement("6.2")
+def test_bounds_on_the_factors_are_attained():
+    d = 0.002
+    targets = (np.array([0.5 - d, 0.5 + d]), np.array([0.5 + d, 0.5 - d]))
+    spread, factors, moved = factor_sizes(np.array([[0.5, 1e-8], [0, 0.5]]), targets, 7)
+    check_sizes(spread, factors, moved)
+    assert factors[0] == pytest.approx(spread)
+    np.testing.assert_allclose(factors[1:], 2 * spread, rtol=0.01)
+    np.testing.assert_allclose(moved, np.arange(1, 14, 2) * spread, rtol=0.01)
+
+
+def share_of_bound(table, h, targets, steps, first):
+    """The left side of (6.9) over its right side."""
+    gap = population_bias(table, h, targets, steps, first) - first_order_bias(table, h, targets, steps, first)
+    spread = max(np.abs(np.log(q / table.sum(axis=1 - a))).max() for a, q in enumerate(targets))
+    bound = 0
+    for j in range(2, steps + 1):
+        g = influence_function(table, h, steps - j + 1, (first + j - 1) % 2)
+        bound += np.expm1(2 * spread) * np.expm1((2 * j - 3) * spread) * np.sum(table * np.abs(g))
+    return abs(gap) / bound
 
 
 @pytest.mark.statement("6.3")
@@ -122,13 +181,29 @@ def test_bias_is_the_derivative_of_the_population_bias(steps, first):
     assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(slope, abs=1e-6)
     assert abs(slope) > 0.01
     for t in (0.02, 0.2, 0.4):
-        q = at(t)
-        spread = max(np.abs(np.log(a / b)).max() for a, b in zip(q, RIGHT, strict=True))
-        sizes = [
-            np.sum(LAW * np.abs(influence_function(LAW, LAW_H, steps - j, (first + j) % 2))) for j in range(1, steps)
-        ]
-        bound = np.expm1(2 * spread) * sum(np.expm1(2 * j * spread) * a for j, a in enumerate(sizes, 1))
-        assert abs(population_bias(LAW, LAW_H, q, steps, first) - t * slope) <= bound + 1e-12
+        if steps > 1:
+            assert share_of_bound(LAW, LAW_H, at(t), steps, first) <= 1
+        else:
+            assert population_bias(LAW, LAW_H, at(t), 1, first) == pytest.approx(t * slope, abs=1e-12)
+
+
+@pytest.mark.statement("6.3")
+def test_bound_on_the_bias_is_nearly_attained():
+    off, t = 1e-4, 0.005
+    table = np.array([[0.5 - off, off], [off, 0.5 - off]])
+    targets = (np.array([0.5 + t, 0.5 - t]), np.array([0.5 - t, 0.5 + t]))
+    shares = [share_of_bound(table, np.array([[0, 1], [0, 0]]), targets, steps, 0) for steps in range(2, 9)]
+    assert max(shares) <= 1
+    np.testing.assert_allclose(shares[:3], [0.985, 0.738, 0.655], atol=0.01)
+
+
+@pytest.mark.statement("6.3")
+def test_bound_on_the_bias_where_the_residual_is_zero():
+    table = np.array([[0.2, 0.1], [0.2, 0.3], [0.1, 0.1]])
+    h = np.repeat(np.cross(*table.T)[:, None], 2, axis=1)  # a function of x with conditional means 0 given y
+    np.testing.assert_allclose(influence_function(table, h, 2), 0, atol=1e-15)
+    targets = (np.array([0.4, 0.3, 0.3]), table.sum(axis=0))
+    assert 0.004 < share_of_bound(table, h, targets, 2, 0) < 0.005
 
 
 @pytest.mark.statement("6.3")
@@ -141,23 +216,34 @@ def test_bias_by_hand():
 
 
 @pytest.mark.statement("6.4")
-@pytest.mark.parametrize("steps", [0, 1, 2, 5])
-def test_mean_squared_error_against_enumeration(steps):
-    law, h = np.array([[0.3, 0.1], [0.15, 0.45]]), np.array([[1, -2], [0.5, 3]])
-    gaps = []
-    for n in (20, 80):
-        gap = 0
-        for sign in (0.5, -0.5):
-            move = sign / n**0.5 * np.array([[0.8, -0.8], [0.6, -0.6]])
-            targets = law.sum(axis=1) + move[0], law.sum(axis=0) + move[1]
-            gap -= n / 2 * predicted_mse(law, h, n, targets, steps)
-            for counts, w in count_tables(n, law):
-                means = balanced_means(counts, h, targets, steps=steps).values[:, steps]
-                gap += n / 2 * (w @ (means - np.sum(law * h)) ** 2)
-        gaps.append(gap)
-    assert abs(gaps[1]) < max(0.3 * abs(gaps[0]), 1e-10)
-    if steps:
-        assert n * first_order_bias(law, h, targets, steps) ** 2 > 2 * abs(gaps[1])
+@pytest.mark.parametrize("first", [0, 1])
+def test_mean_squared_error_against_enumeration(first):
+    law, h, move = np.array([[0.3, 0.1], [0.15, 0.45]]), np.array([[1, -2], [0.5, 3]]), np.array([0.3, -0.3])
+    right = law.sum(axis=1), law.sum(axis=0)
+    values, odd = [], []
+    for n in (30, 60, 120):
+        ends = []
+        for sign in (1, -1):
+            targets = [q + sign * c * move / n**0.5 for q, c in zip(right, (0.8, 0.9), strict=True)]
+            squares = [
+                w @ (balanced_means(counts, h, targets, steps=3, first=first).values - np.sum(law * h)) ** 2
+                for counts, w in count_tables(n, law)
+            ]
+            ends.append(n * sum(squares))
+        values.append((ends[0] + ends[1]) / 2)
+        odd.append(ends[0] - ends[1])
+    limits = to_infinity(values)
+    for steps in range(4):
+        residual, row, column = attribute_error(law, h, steps, first)
+        bias = 0.8 * move @ row + 0.9 * move @ column
+        formula = np.sum(law * residual**2) - np.sum(law * residual) ** 2 + bias**2
+        assert limits[steps] == pytest.approx(formula, rel=1.5e-3)
+        targets = [q + c * move / 100 for q, c in zip(right, (0.8, 0.9), strict=True)]
+        assert predicted_mse(law, h, 10_000, targets, steps, first) == pytest.approx(formula / 10_000, rel=1e-12)
+        if steps:
+            assert bias**2 > 0.05 * formula
+            # the remainder is of the third order, not of the fourth
+            assert 0.35 < odd[2][steps] / odd[0][steps] < 0.65
 
 
 @pytest.mark.statement("6.4")
@@ -181,6 +267,10 @@ def test_break_even():
             LAW, LAW_H, 10**9, RIGHT, steps, first
         )
         assert n == pytest.approx((variance(LAW, LAW_H) - balanced_variance(LAW, LAW_H, steps, first)) / mse)
+        plain, scaled = variance(LAW, LAW_H), at(0.1 * (n / 300) ** 0.5)
+        assert break_even(LAW, LAW_H, scaled, steps, first) == pytest.approx(300)
+        lost = [predicted_mse(LAW, LAW_H, size, scaled, steps, first) - plain / size for size in (299, 301)]
+        assert lost[0] < 0 < lost[1]
     assert break_even(LAW, LAW_H, RIGHT, 3) > 1e25
     rng = np.random.default_rng(5)
     for _ in range(10):
@@ -192,8 +282,42 @@ def test_break_even():
         a, b = svd.alpha[:, 1], svd.beta[:, 1]
         t = 0.5 / max(np.abs(a).max(), np.abs(b).max())
         worst = (px * (1 + t * a), py * (1 - t * b))
-        assert 2 * t**2 * break_even(p, h, worst, 200) >= 1 - s - 1e-9
-        assert 2 * t**2 * break_even(p, a[:, None] - b, worst, 200) == pytest.approx(1 - s)
+        chi2 = sum(np.sum((q - r) ** 2 / r) for q, r in zip(worst, (px, py), strict=True))
+        assert chi2 * break_even(p, h, worst, 200) >= 1 - s - 1e-9
+        assert chi2 * break_even(p, a[:, None] - b, worst, 200) == pytest.approx(1 - s)
+
+
+@pytest.mark.statement("6.5a")
+@pytest.mark.parametrize("shape", [(2, 2), (3, 3), (2, 4), (4, 3)])
+def test_exact_condition_for_no_harm(shape):
+    rng = np.random.default_rng(shape)
+    for _ in range(4):
+        p, h, q = random_case(rng, *shape)
+        right = p.sum(axis=1), p.sum(axis=0)
+        gaps = [0.01 * (a - b) for a, b in zip(q, right, strict=True)]
+        near = [b + gap for b, gap in zip(right, gaps, strict=True)]
+        worst, kappa = worst_direction(p, gaps)
+        svd = markov_svd(p)
+        s, d, e = svd.singular_values[1:], (gaps[0] @ svd.alpha)[1:], (gaps[1] @ svd.beta)[1:]
+        formula = np.sum((d**2 + e**2 - 2 * s * d * e) / (1 - s**2))
+        formula += sum(np.sum(gap**2 / b) for gap, b in zip(gaps, right, strict=True)) - np.sum(d**2) - np.sum(e**2)
+        assert kappa == pytest.approx(formula, rel=1e-8)
+        assert break_even(p, worst, near, 400) == pytest.approx(1 / formula, rel=1e-6)
+        assert break_even(p, h, near, 400) >= (1 - 1e-9) / formula
+
+
+@pytest.mark.statement("6.5a")
+def test_exact_condition_for_a_table_of_blocks():
+    p = np.zeros((4, 4))
+    p[:2, :2], p[2:, 2:] = [[0.2, 0.1], [0.05, 0.15]], [[0.1, 0.1], [0.2, 0.1]]
+    gaps = [np.array([0.03, -0.01, 0.01, -0.03]), np.array([0.01, 0.01, -0.04, 0.02])]
+    right, svd = (p.sum(axis=1), p.sum(axis=0)), markov_svd(p)
+    near, (worst, kappa) = [b + gap for b, gap in zip(right, gaps, strict=True)], worst_direction(p, gaps)
+    s, d, e = svd.singular_values[1:], (gaps[0] @ svd.alpha)[1:], (gaps[1] @ svd.beta)[1:]
+    assert s[0] == pytest.approx(1) and d[0] == pytest.approx(e[0]) and abs(d[0]) > 0.01
+    formula = d[0] ** 2 + np.sum((d**2 + e**2 - 2 * s * d * e)[1:] / (1 - s[1:] ** 2))
+    assert kappa == pytest.approx(formula, rel=1e-8)
+    assert break_even(p, worst, near, 400) == pytest.approx(1 / formula, rel=1e-6)
 
 
 @pytest.mark.statement("6.6")
@@ -210,32 +334,66 @@ def test_importance_weighting_to_first_order():
     slope = (up - down) / (2 * step)
     assert importance_mse(LAW, LAW_H, n, targets) - pairs_only == pytest.approx((0.1 * slope) ** 2, rel=1e-5)
     assert limit_variance(LAW, LAW_H) / n <= pairs_only <= balanced_variance(LAW, LAW_H, 0) / n
+    free, tied, h = np.outer([0.3, 0.7], [0.2, 0.8]), np.diag([0.4, 0.6]), LAW_H[:, :2]
+    for table, variance_of in ((free, limit_variance(free, h)), (tied, variance(tied, h))):
+        assert importance_mse(table, h, 1, (table.sum(axis=1), table.sum(axis=0))) == pytest.approx(variance_of)
+
+
+@pytest.mark.statement("6.6")
+def test_importance_weighting_against_enumeration():
+    law, h = np.array([[0.3, 0.1], [0.15, 0.45]]), np.array([[1, -2], [0.5, 3]])
+    right, truth, values = (law.sum(axis=1), law.sum(axis=0)), np.sum(law * h), []
+    for n in (30, 60, 120):
+        total = 0
+        for sign in (1, -1):
+            targets = [q + sign * np.array([c, -c]) / n**0.5 for q, c in zip(right, (0.3, 0.2), strict=True)]
+            for counts, w in count_tables(n, law):
+                tables = counts / n
+                seen = (counts.sum(axis=1) > 0).all(axis=1) & (counts.sum(axis=2) > 0).all(axis=1)
+                tables[seen] = importance_weighted(tables[seen], targets)
+                total += n / 2 * (w @ (np.sum(tables * h, axis=(1, 2)) - truth) ** 2)
+        values.append(total)
+    means = [conditional_mean(law, h, axis) for axis in (0, 1)]
+    bias = np.array([0.3, -0.3]) @ means[0] + np.array([0.2, -0.2]) @ means[1]
+    formula = variance(law, h - means[0][:, None] - means[1]) + bias**2
+    assert to_infinity(values) == pytest.approx(formula, rel=1.5e-3)
 
 
 @pytest.mark.statement("6.6")
 @settings(deadline=None, max_examples=30)
-@given(seeds)
-def test_importance_weighting_in_the_singular_basis(seed):
-    p, h, _ = random_case(np.random.default_rng(seed), 3, 4)
+@given(seeds, st.sampled_from([(3, 4), (4, 3), (3, 3)]))
+def test_importance_weighting_in_the_singular_basis(seed, shape):
+    p, h, _ = random_case(np.random.default_rng(seed), *shape)
     right = p.sum(axis=1), p.sum(axis=0)
     svd = markov_svd(p)
     (u, v), s = svd.coefficients(h), svd.singular_values
     outside = variance(right[1], (p * h).sum(axis=0) / right[1]) - np.sum(v[1:] ** 2)
+    outside += variance(right[0], (p * h).sum(axis=1) / right[0]) - np.sum(u[1:] ** 2)
+    assert (shape == (3, 3)) == (abs(outside) < 1e-9)
     expected = variance(p, h) - np.sum((u**2 + v**2 - 2 * s * u * v)[1:]) - outside
     assert importance_mse(p, h, 1, right) == pytest.approx(expected, abs=1e-9)
+    x, y = (conditional_mean(p, h, axis) for axis in (0, 1))
+    saved = variance(p, x[:, None] - y)
+    assert variance(p, h) - importance_mse(p, h, 1, right) == pytest.approx(saved, rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.statement("6.7")
 def test_expected_mass_of_importance_weighting():
     excess, law = [], np.array([[0.35, 0.15], [0.1, 0.4]])
-    for n in (30, 60):
+    for n in (30, 60, 120):
         counts, w = (np.concatenate(parts) for parts in zip(*count_tables(n, law), strict=True))
         seen = (counts.sum(axis=1) > 0).all(axis=1) & (counts.sum(axis=2) > 0).all(axis=1)
         masses = importance_weighted(counts[seen], (law.sum(axis=1), law.sum(axis=0))).sum(axis=(1, 2))
         excess.append(n * (w[seen] @ (masses - 1)))
     limit = markov_svd(law).singular_values[1] ** 2
-    assert abs(excess[1] - limit) < 0.6 * abs(excess[0] - limit)
-    assert abs(2 * excess[1] - excess[0] - limit) < 0.01 * limit
+    assert to_infinity(excess) == pytest.approx(limit, rel=1e-3)
+    law = dependent_table(3, 0.6) + np.array([[0.03, -0.03, 0], [0, 0, 0], [-0.03, 0.03, 0]])
+    counts = np.random.default_rng(7).multinomial(500, law.ravel(), 40_000).reshape(-1, 3, 3)
+    masses = 500 * (importance_weighted(counts, (law.sum(axis=1), law.sum(axis=0))).sum(axis=(1, 2)) - 1)
+    rho = [q / (counts[0] / 500).sum(axis=1 - a) - 1 for a, q in enumerate((law.sum(axis=1), law.sum(axis=0)))]
+    assert masses[0] == pytest.approx(np.sum(counts[0] * np.outer(*rho)), abs=1e-9)
+    limit = np.sum(markov_svd(law).singular_values[1:] ** 2)
+    assert masses.mean() == pytest.approx(limit, abs=4 * masses.std() / 200 + 0.005)
 
 
 @pytest.mark.statement("6.8")
@@ -244,9 +402,15 @@ def test_unpaired_targets_by_numerical_derivatives(steps, first):
     n, auxiliary = 100, 250
     theory = unpaired_mse(LAW, LAW_H, n, auxiliary, steps, first)
     kept = n / (n + auxiliary)
-    for share, value in ((1, theory.plain), (0, theory.auxiliary), (kept, theory.pooled)):
+    psi, row, column = attribute_error(LAW, LAW_H, steps, first)
+    noise = variance(RIGHT[0], row) + variance(RIGHT[1], column)
+    pooled = variance(LAW, (1 - kept) * psi + kept * LAW_H) + kept * (1 - kept) * noise
+    formulas = variance(LAW, LAW_H), variance(LAW, psi) + n / auxiliary * noise, pooled
+    for share, value, formula in zip((1, 0, kept), theory[:3], formulas, strict=True):
         rule = balanced_to(share, 0 if share == 1 else steps, first)
-        assert value == pytest.approx(numerical_mse(rule, LAW, LAW_H, n, auxiliary), rel=1e-6)
+        exact = numerical_mse(rule, LAW, LAW_H, n, auxiliary)
+        assert exact == pytest.approx(formula / n, rel=1e-6)
+        assert value == pytest.approx(exact, rel=1e-6)
 
 
 @pytest.mark.statement("6.8")
@@ -263,6 +427,25 @@ def test_pooled_targets_are_posterior_means():
     np.testing.assert_allclose(stack[1][1], pooled_targets(2 * counts, prior, worth)[1])
 
 
+def turning_point(p, f, steps):
+    """Unpaired observations per pair from which auxiliary targets of two surveys pay, from the definitions."""
+    psi, row, column = attribute_error(p, f, steps)
+    noise = variance(p.sum(axis=1), row) + variance(p.sum(axis=0), column)
+    return noise / (variance(p, f) - variance(p, psi))
+
+
+@pytest.mark.statement("6.9")
+def test_auxiliary_targets_for_a_table_of_blocks():
+    p = np.kron(np.diag([0.3, 0.7]), [[0.4, 0.1], [0.1, 0.4]])
+    svd, rng = markov_svd(p), np.random.default_rng(3)
+    np.testing.assert_allclose(svd.singular_values, [1, 1, 0.6, 0.6])
+    assert turning_point(p, svd.alpha[:, [1]] + svd.beta[:, 1], 200) == pytest.approx(1)
+    assert turning_point(p, svd.alpha[:, [2]] - svd.beta[:, 2], 200) == pytest.approx(2.5)
+    assert turning_point(p, svd.alpha[:, [2]] + svd.beta[:, 2], 200) == pytest.approx(1 / 1.6)
+    for h in rng.normal(size=(20, 4, 4)):
+        assert 1 / 1.6 < turning_point(p, h, 200) < 2.5
+
+
 @pytest.mark.statement("6.9")
 def test_auxiliary_targets_against_not_balancing():
     rng = np.random.default_rng(9)
@@ -273,29 +456,106 @@ def test_auxiliary_targets_against_not_balancing():
             assert mse.auxiliary == pytest.approx(mse.plain)
         svd = markov_svd(p)
         s, a, b = svd.singular_values[1], svd.alpha[:, [1]], svd.beta[:, 1]
+        assert abs(turning_point(p, h, 3) - 1) > 1e-4
+        assert (1 - 1e-9) / (1 + s) <= turning_point(p, h, 200) <= (1 + 1e-9) / (1 - s)
         for f, auxiliary in ((a + b, 1 / (1 + s)), (a - b, 1 / (1 - s))):
-            parts = attribute_error(p, f, 200)
-            noise = variance(p.sum(axis=1), parts.row) + variance(p.sum(axis=0), parts.column)
-            assert noise / (variance(p, f) - balanced_variance(p, f, 200)) == pytest.approx(auxiliary, rel=1e-4)
+            assert turning_point(p, f, 200) == pytest.approx(auxiliary, rel=1e-6)
             sizes = (int(10_000 * auxiliary * c) for c in (0.99, 1.01))
             worse, better = (unpaired_mse(p, f, 10_000, size, 200) for size in sizes)
             assert worse.auxiliary > worse.plain and better.auxiliary < better.plain
 
 
 @pytest.mark.statement("6.10")
-def test_pooling_is_safe_up_to_the_threshold():
-    n, auxiliary = 100, 300
+@pytest.mark.parametrize("auxiliary", [30, 300])
+def test_pooling_is_safe_up_to_the_threshold(auxiliary):
+    n, rng = 100, np.random.default_rng(10)
     threshold = (n + auxiliary) / (2 * n + auxiliary)
-    rng = np.random.default_rng(10)
-    for s, safe in ((threshold - 0.01, True), (threshold + 0.01, False)):
+    for s, sign in ((threshold - 1e-3, -1), (threshold, 0), (threshold + 1e-3, 1)):
         p = dependent_table(4, s)
         svd = markov_svd(p)
-        worst = unpaired_mse(p, svd.alpha[:, [1]] - svd.beta[:, 1], n, auxiliary, 200)
-        assert (worst.pooled <= worst.plain) == safe
-        if safe:
-            for _ in range(20):
+        worst = unpaired_mse(p, svd.alpha[:, [1]] - svd.beta[:, 1], n, auxiliary, 400)
+        ratio = worst.pooled / worst.plain - 1
+        assert abs(ratio) < 1e-9 if sign == 0 else sign * ratio > 1e-4
+        if sign <= 0:
+            for _ in range(10):
                 mse = unpaired_mse(p, rng.normal(size=(4, 4)), n, auxiliary, 200)
                 assert mse.pooled <= mse.plain
+
+
+@pytest.mark.statement("6.10")
+def test_pooling_is_safe_for_tables_of_blocks():
+    rng = np.random.default_rng(2)
+    diagonal, blocks = np.diag([0.3, 0.7]), np.kron(np.diag([0.3, 0.7]), [[0.35, 0.15], [0.15, 0.35]])
+    for p in (diagonal, blocks):
+        for _ in range(10):
+            mse = unpaired_mse(p, rng.normal(size=p.shape), 100, 10, 200)
+            assert mse.pooled < mse.plain
+    mse = unpaired_mse(diagonal, np.array([[1, 0], [0, 3]]), 100, 100, 200)
+    assert mse.pooled == pytest.approx(mse.plain / 2)
+
+
+@pytest.mark.statement("6.10a")
+@pytest.mark.parametrize(("steps", "first"), [(1, 0), (2, 1), (3, 0), (6, 1)])
+@pytest.mark.parametrize("auxiliary", [40, 250])
+def test_margins_of_one_survey(steps, first, auxiliary):
+    n = 100
+    kept, psi = n / (n + auxiliary), attribute_error(LAW, LAW_H, steps, first).residual
+    pooled = kept * variance(LAW, LAW_H) + (1 - kept) * variance(LAW, psi)
+    formulas = variance(LAW, LAW_H), variance(LAW, psi) + n / auxiliary * variance(LAW, LAW_H - psi), pooled
+    theory = unpaired_mse(LAW, LAW_H, n, auxiliary, steps, first, one_survey=True)
+    for share, value, formula in zip((1, 0, kept), theory[:3], formulas, strict=True):
+        rule = balanced_to(share, 0 if share == 1 else steps, first)
+        exact = numerical_mse(rule, LAW, LAW_H, n, auxiliary, one_survey=True)
+        assert exact == pytest.approx(formula / n, rel=1e-6)
+        assert value == pytest.approx(exact, rel=1e-6)
+    gain = variance(LAW, LAW_H) - variance(LAW, psi)
+    saved = n * (theory.plain - theory.pooled)
+    assert saved == pytest.approx(auxiliary / (n + auxiliary) * gain)
+
+
+@pytest.mark.statement("6.10a")
+def test_when_the_margins_of_one_survey_pay():
+    rng = np.random.default_rng(10)
+
+    def turning_point(p, f, steps):
+        psi = attribute_error(p, f, steps).residual
+        return variance(p, f - psi) / (variance(p, f) - variance(p, psi))
+
+    for _ in range(4):
+        p, h, _ = random_case(rng, 3, 4)
+        svd = markov_svd(p)
+        a, b, s = svd.alpha[:, [1]], svd.beta[:, 1], svd.singular_values[1]
+        assert turning_point(p, h, 1) == pytest.approx(1)
+        assert turning_point(p, h, 400) == pytest.approx(1)
+        assert 1 - s < turning_point(p, h, 2) < 1 + s
+        assert turning_point(p, a + (1 - s - s**2) * b, 2) == pytest.approx(1 + s)
+        assert turning_point(p, a - (1 + s - s**2) * b, 2) == pytest.approx(1 - s)
+        for steps in (1, 2, 3):
+            turn = turning_point(p, h, steps)
+            worse, better = (
+                unpaired_mse(p, h, 10_000, int(10_000 * turn * c), steps, one_survey=True) for c in (0.99, 1.01)
+            )
+            assert worse.auxiliary > worse.plain and better.auxiliary < better.plain
+        mse = unpaired_mse(p, h, 100, 60, 400, one_survey=True)
+
+        def objective(z, p=p, h=h):
+            taken = z[:3, None] + z[3:]
+            return variance(p, h - taken) + 100 / 60 * variance(p, taken)
+
+        best = minimize(objective, np.zeros(7)).fun / 100
+        assert mse.pooled == pytest.approx(best, rel=1e-6)
+        assert mse.ridge == pytest.approx(best, rel=1e-6)
+
+
+@pytest.mark.statement("6.10a")
+def test_margins_of_one_survey_by_simulation():
+    n, auxiliary, draws, rng = 1000, 1500, 20_000, np.random.default_rng(4)
+    pairs, survey = (rng.multinomial(size, LAW.ravel(), draws).reshape(-1, *LAW.shape) for size in (n, auxiliary))
+    margins = survey.sum(axis=2), survey.sum(axis=1)
+    theory = unpaired_mse(LAW, LAW_H, n, auxiliary, 3, one_survey=True)
+    for targets, value in ((margins, theory.auxiliary), (pooled_targets(pairs, margins, auxiliary), theory.pooled)):
+        squares = (np.sum(soft_balance(pairs, targets, 1, steps=3) * LAW_H, axis=(1, 2)) - np.sum(LAW * LAW_H)) ** 2
+        assert squares.mean() == pytest.approx(value, abs=4 * squares.std() / draws**0.5 + 0.01 * value)
 
 
 @pytest.mark.statement("6.11")
@@ -303,7 +563,10 @@ def test_pooling_can_lose():
     f = np.array([-0.5, 0, 0.5])
     p, h, n = dependent_table(3, 0.9), f[:, None] - f, 400
     mse = unpaired_mse(p, h, n, n, 300)
-    np.testing.assert_allclose(n * np.array(mse), [1 / 30, 1 / 3, 11 / 120, 1 / 33], rtol=1e-6)
+    np.testing.assert_allclose(n * np.array(mse), [1 / 30, 1 / 3, 11 / 120, 1 / 33], rtol=1e-9, atol=0)
+    np.testing.assert_allclose(np.array(mse[:3]) / mse.plain, [1, 10, 2.75], rtol=1e-9)
+    one = unpaired_mse(p, h, n, n, 300, one_survey=True)
+    np.testing.assert_allclose(n * np.array(one), [1 / 30, 1 / 30, 1 / 60, 1 / 60], rtol=1e-9, atol=0)
     rng = np.random.default_rng(11)
     pairs = rng.multinomial(n, p.ravel(), 10_000).reshape(-1, 3, 3)
     x, y = (rng.multinomial(n, np.ones(3) / 3, 10_000) for _ in range(2))
@@ -334,8 +597,44 @@ def test_ridge_is_the_best_linear_rule(seed, weight):
     (u, v), s = svd.coefficients(h), svd.singular_values
     gain = weight * (u**2 + v**2 - 2 * weight * s * u * v) / (1 - weight**2 * s**2)
     assert value == pytest.approx(variance(p, h) - gain[1:].sum(), abs=1e-9)
+    np.testing.assert_allclose(parts.row, weight * conditional_mean(p, h - parts.column, 0), atol=1e-12)
+    np.testing.assert_allclose(parts.column, weight * conditional_mean(p, h - parts.row[:, None], 1), atol=1e-12)
     mse = unpaired_mse(p, h, 100, 40, 3)
-    assert mse.ridge <= min(mse) + 1e-12
+    assert mse.ridge < min(mse[:3])
+
+
+@pytest.mark.statement("6.12")
+@pytest.mark.parametrize("shape", [(3, 4), (4, 2)])
+def test_best_linear_rule_of_any_shape(shape):
+    rng = np.random.default_rng(shape)
+    p, h, _ = random_case(rng, *shape)
+    n, auxiliary, m = 100, 70, shape[0]
+    weight = auxiliary / (n + auxiliary)
+    right, f, g = (p.sum(axis=1), p.sum(axis=0)), rng.normal(size=m), rng.normal(size=shape[1])
+
+    def rule(pairs, x, y):  # (6.21), as a table that is summed
+        return pairs * (h - f[:, None] - g) + (x * f)[:, None] / shape[1] + y * g / m
+
+    own = variance(right[0], f) + variance(right[1], g)
+    exact = n * numerical_mse(rule, p, 1, n, auxiliary)
+    assert exact == pytest.approx(variance(p, h - f[:, None] - g) + n / auxiliary * own, rel=1e-6)
+
+    def objective(z):
+        own = variance(right[0], z[:m]) + variance(right[1], z[m:])
+        return variance(p, h - z[:m, None] - z[m:]) + n / auxiliary * own
+
+    found, parts = minimize(objective, np.zeros(sum(shape)), tol=1e-12), ridge_split(p, h, weight)
+    for mine, its, masses in zip(parts[1:], np.split(found.x, [m]), right, strict=True):
+        np.testing.assert_allclose(mine - masses @ mine, its - masses @ its, atol=1e-4)
+    svd = markov_svd(p)
+    (u, v), s = svd.coefficients(h), svd.singular_values
+    norms = sum(np.sum(r * conditional_mean(p, h, a) ** 2) for a, r in enumerate(right))
+    outside = norms - np.sum(u**2) - np.sum(v**2)
+    gain = np.sum((weight * (u**2 + v**2 - 2 * weight * s * u * v) / (1 - weight**2 * s**2))[1:])
+    formula = variance(p, h) - gain - weight * outside
+    assert outside > 1e-3
+    assert found.fun == pytest.approx(formula, rel=1e-7)
+    assert n * unpaired_mse(p, h, n, auxiliary, 2).ridge == pytest.approx(formula, rel=1e-9)
 
 
 @pytest.mark.statement("6.13")
@@ -347,8 +646,31 @@ def test_unbalanced_steps_attain_the_best_linear_rule(first):
     def rule(pairs, x, y):
         return soft_balance(pairs, (x, y), weight, steps=80, first=first)
 
-    ridge = unpaired_mse(LAW, LAW_H, n, auxiliary, 1).ridge
-    assert numerical_mse(rule, LAW, LAW_H, n, auxiliary) == pytest.approx(ridge, rel=1e-6)
+    def objective(z):
+        own = variance(RIGHT[0], z[:2]) + variance(RIGHT[1], z[2:])
+        return variance(LAW, LAW_H - z[:2, None] - z[2:]) / n + own / auxiliary
+
+    exact = numerical_mse(rule, LAW, LAW_H, n, auxiliary)
+    assert exact == pytest.approx(minimize(objective, np.zeros(5)).fun, rel=1e-5)
+    assert exact == pytest.approx(unpaired_mse(LAW, LAW_H, n, auxiliary, 1).ridge, rel=1e-6)
+
+
+@pytest.mark.statement("6.13")
+@pytest.mark.parametrize("exponent", [0.3, 0.6, 0.9])
+def test_rate_of_unbalanced_steps(exponent):
+    p, _, (x, y) = random_case(np.random.default_rng(13), 2, 3)
+    v, logs = np.ones(3), []
+    for _ in range(400):
+        u = (x / (p @ v)) ** exponent
+        v = (y / (u @ p)) ** exponent
+        logs.append(np.log(np.concatenate([u, v])))
+    far = np.abs(np.array(logs) - logs[-1]).max(axis=1)
+    far = far[far > 1e-9]
+    rates = far[1:] / far[:-1]
+    assert rates.max() <= exponent**2 * (1 + 1e-6)
+    assert rates[-1] == pytest.approx(exponent**2, rel=1e-3)
+    table = u[:, None] * p * v
+    np.testing.assert_allclose(soft_balance(p, (x, y), exponent, steps=800), table / table.sum(), atol=1e-12)
 
 
 @pytest.mark.statement("6.13")
@@ -365,8 +687,13 @@ def test_unbalanced_steps_minimize_the_sum_of_divergences():
         return n * divergence(t, p) + auxiliary * ends
 
     best = np.exp(minimize(energy, np.log(p).ravel(), tol=1e-10).x).reshape(p.shape)
-    soft = soft_balance(p, (x, y), auxiliary / (n + auxiliary), steps=200)
-    np.testing.assert_allclose(soft, best / best.sum(), atol=1e-5)
+    weight, v = auxiliary / (n + auxiliary), np.ones(3)
+    for _ in range(200):
+        u = (x / (p @ v)) ** weight
+        v = (y / (u @ p)) ** weight
+    np.testing.assert_allclose(u[:, None] * p * v, best, atol=1e-5)
+    assert best.sum() < 0.99  # so the terms with the masses matter
+    np.testing.assert_allclose(soft_balance(p, (x, y), weight, steps=400), best / best.sum(), atol=1e-5)
 
 
 @pytest.mark.statement("6.14")
@@ -379,8 +706,24 @@ def test_partial_steps_end_at_the_hard_constraint(seed, weight):
     hard = data_balance(start, targets, tol=1e-13).table
     running = soft_balance(start, targets, weight, steps=400, accumulate=True)
     np.testing.assert_allclose(running, hard, atol=1e-10)
+    table = start
+    for j in range(3):
+        table = table / table.sum()
+        table = table * np.expand_dims((targets[j % 2] / table.sum(axis=1 - j % 2)) ** weight, 1 - j % 2)
+    np.testing.assert_allclose(soft_balance(start, targets, weight, steps=3, accumulate=True), table / table.sum())
     if weight < 0.9:
         assert np.abs(soft_balance(start, targets, weight, steps=400) - hard).max() > 1e-5
+
+
+@pytest.mark.statement("6.14")
+def test_partial_steps_on_a_table_with_empty_cells():
+    start, goal = np.array([[0.2, 0.1, 0], [0, 0.3, 0.4]]), np.array([[0.1, 0.3, 0], [0, 0.1, 0.5]])
+    targets = goal.sum(axis=1), goal.sum(axis=0)
+    hard = data_balance(start, targets, steps=4000).table
+    np.testing.assert_allclose(hard, goal, atol=1e-12)  # no other table with this support has these margins
+    for weight in (0.2, 0.6, 1):
+        running = soft_balance(start, targets, weight, steps=2000, accumulate=True)
+        np.testing.assert_allclose(running, hard, atol=1e-9)
 
 
 @pytest.mark.statement("6.15")
@@ -398,25 +741,38 @@ def test_no_targets_are_slow(seed):
         for d in range(4)
     )
     limit = data_balance(start, targets, tol=1e-12).table
-    assert markov_svd(limit).singular_values[1] <= np.tanh(odds / 4) + 1e-9
     square = data_balance(start[:2, :2], ([1, 1], [1, 1]), tol=1e-13).table
-    odds = abs(np.log(start[0, 0] * start[1, 1] / (start[0, 1] * start[1, 0])))
+    of_square = abs(np.log(start[0, 0] * start[1, 1] / (start[0, 1] * start[1, 0])))
+    for table, delta in ((limit, odds), (square, of_square)):
+        assert markov_svd(table).singular_values[1] <= np.tanh(delta / 4) + 1e-9
+    odds = of_square
     assert markov_svd(square).singular_values[1] == pytest.approx(np.tanh(odds / 4), abs=1e-9)
+    # values that are counted twice change neither side
+    larger = np.repeat(np.repeat(start[:2, :2], 3, axis=0), 2, axis=1)
+    limit = data_balance(larger, (np.full(6, 1 / 6), np.full(4, 1 / 4)), tol=1e-13).table
+    assert markov_svd(limit).singular_values[1] == pytest.approx(np.tanh(odds / 4), abs=1e-9)
 
 
 @pytest.mark.statement("6.16")
 def test_misspecified_support():
     p, h, q = dependent_table(3, 0.4), np.arange(9.0).reshape(3, 3) ** 1.5, 0.1
     third = np.ones(3) / 3
-    gone = data_balance(p, ([0.4, 0.6, 0], third), steps=3).table
-    assert gone[2].sum() == 0
+    for steps in (1, 2, 3, 6):
+        gone = data_balance(p, ([0.4, 0.6, 0], third), steps=steps).table
+        assert gone[2].sum() == 0
+    assert data_balance(p, ([0.4, 0.6, 0], third), steps=1, first=1).table[2].sum() > 0.3  # no X-step yet
+    assert data_balance(gone, ([0.1, 0.9, 0], [0.2, 0.2, 0.6]), steps=5).table[2].sum() == 0
+    from_all = np.append((1 - q) * third, q)
+    np.testing.assert_allclose(from_all[:3] / from_all[:3].sum(), third)
     for repaired in (data_balance, lambda *a, **k: soft_balance(*a, 0.5, **k)):
         with pytest.raises(ValueError, match="row"):
             repaired(gone, (third, third), steps=2)
     counts = np.zeros((200, 4, 3), dtype=int)
     counts[:, :3] = np.random.default_rng(16).multinomial(90, p.ravel(), 200).reshape(-1, 3, 3)
     means = balanced_means(counts, np.ones((4, 3)).cumsum(axis=0), ([0.3, 0.3, 0.3, 0.1], third), steps=4)
-    assert not means.complete.any() and np.all(means.values == means.values[:, :1])
+    plain = (counts.sum(axis=2) @ np.arange(1, 5)) / 90
+    assert not means.complete.any()
+    np.testing.assert_allclose(means.values, np.repeat(plain[:, None], 5, axis=1), rtol=1e-12)
     for x1 in range(3):
         kept = (third - q * (np.arange(3) == x1)) / (1 - q)
         formula = q / (1 - q) * (np.sum(p * h) - np.sum(p[x1] * h[x1]) / p[x1].sum())
