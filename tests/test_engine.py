@@ -106,6 +106,17 @@ def test_a_rate_that_was_wrong_at_first_is_measured_again():
     assert (fast <= 1.5 * plain + 4).all() and fast.sum() < 0.7 * plain.sum()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_rounding_floor_ends_a_run_ten_half_steps_after_its_lowest_error(seed):
+    rng = np.random.default_rng(seed)
+    targets = rng.dirichlet(np.ones(6)), rng.dirichlet(np.ones(7))
+    with pytest.warns(ConvergenceWarning, match="stays at .* which rounding"):
+        run = data_balance(rng.random((6, 7)), targets, tol=1e-18)
+    worst = run.history.max(axis=1)
+    assert run.reason == "floor" and not run.converged
+    assert run.steps == np.argmin(worst) + 10 and worst.min() < 1e-15
+
+
 def test_a_table_of_doubles_is_not_copied_and_little_is_added():
     table = np.random.default_rng(0).random((1500, 1500))
     p = np.full(1500, 1 / 1500)

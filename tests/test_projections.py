@@ -294,6 +294,12 @@ def test_bad_input_of_the_small_functions():
         project([[0, 0], [1, 1]], UNIFORM, 0)
 
 
+@pytest.mark.parametrize("axis", [-1, 2, True, 1.0])
+def test_project_names_a_bad_axis(axis):
+    with pytest.raises(ValueError, match=f"axis = {axis}: choose an integer from 0 to 1"):
+        project([[1, 1], [1, 3]], UNIFORM, axis)
+
+
 def test_divergence_and_distance_by_hand():
     assert abs(kl_divergence([1, 0], [0.25, 0.75]) - np.log(4)) < 1e-15
     assert kl_divergence([0.5, 0.5], [1, 0]) == np.inf and kl_divergence([1, 0], [1, 0]) == 0
