@@ -217,3 +217,19 @@ def test_half_steps_beyond_the_doubles_are_those_of_logarithms(kind, accumulate,
         table = state.table()
         values = table.weights.reshape(3, 3) if kind == "records" else table.toarray() if kind == "sparse" else table
         assert values == pytest.approx(right, rel=1e-12, abs=1e-320)
+
+
+@pytest.mark.parametrize("exponent", (0.5, 1.0, 1.5))
+@pytest.mark.parametrize("kind", ("dense", "sparse"))
+def test_marginals_after_a_half_step_by_powers_of_two(kind, exponent):
+    """They come from sums that the half-step leaves behind; here they are held against those of the table."""
+    given = np.array([[1, 1e-250], [1e-250, 1e-250]])
+    problem = read(given if kind == "dense" else sparse.csr_array(given), ([0.2, 0.8], [0.3, 0.7]))
+    state = State(problem.masses, problem.targets, problem.sums)
+    with np.errstate(all="ignore"):
+        for k in range(4):
+            state.step(k % 2, exponent)
+            table = state.table() if kind == "dense" else state.table().toarray()
+            for axis, ours in enumerate(state.marginals()):
+                assert ours == pytest.approx(table.sum(axis=1 - axis), rel=1e-12, abs=0)
+    assert state.powers is not None
