@@ -107,18 +107,20 @@ def check_decomposition(table):
     r = min(table.shape)
     assert s.shape == (r,) and alpha.shape == (len(p_x), r) and beta.shape == (len(p_y), r)
     assert s[0] == 1 and np.all(np.diff(s) <= 0) and s[-1] >= 0
-    assert np.allclose(alpha[:, 0], 1) and np.allclose(beta[:, 0], 1)
-    assert np.allclose(s, np.linalg.svd(weighted_matrix(joint), compute_uv=False), atol=1e-10)
-    assert np.allclose(alpha.T @ (p_x[:, None] * alpha), np.eye(r), atol=1e-10)
-    assert np.allclose(beta.T @ (p_y[:, None] * beta), np.eye(r), atol=1e-10)
-    assert np.allclose(joint / np.sqrt(p_x)[:, None] @ beta, s * alpha * np.sqrt(p_x)[:, None], atol=1e-10)
-    assert np.allclose((joint / np.sqrt(p_y)).T @ alpha, s * beta * np.sqrt(p_y)[:, None], atol=1e-10)
-    assert np.allclose(np.outer(p_x, p_y) * ((s * alpha) @ beta.T), joint, atol=1e-12)
-    assert np.allclose(svd.row_marginal, p_x) and np.allclose(svd.column_marginal, p_y)
+    assert np.allclose(alpha[:, 0], 1, rtol=1e-10, atol=0) and np.allclose(beta[:, 0], 1, rtol=1e-10, atol=0)
+    assert np.allclose(s, np.linalg.svd(weighted_matrix(joint), compute_uv=False), atol=1e-10, rtol=0)
+    assert np.allclose(alpha.T @ (p_x[:, None] * alpha), np.eye(r), atol=1e-10, rtol=0)
+    assert np.allclose(beta.T @ (p_y[:, None] * beta), np.eye(r), atol=1e-10, rtol=0)
+    assert np.allclose(joint / np.sqrt(p_x)[:, None] @ beta, s * alpha * np.sqrt(p_x)[:, None], atol=1e-10, rtol=0)
+    assert np.allclose((joint / np.sqrt(p_y)).T @ alpha, s * beta * np.sqrt(p_y)[:, None], atol=1e-10, rtol=0)
+    assert np.allclose(np.outer(p_x, p_y) * ((s * alpha) @ beta.T), joint, atol=1e-12, rtol=0)
+    assert np.allclose(svd.row_marginal, p_x, rtol=1e-10, atol=0) and np.allclose(
+        svd.column_marginal, p_y, rtol=1e-10, atol=0
+    )
     for function, weights in ((alpha, p_x), (beta, p_y)):
         others = linalg.null_space((weights[:, None] * function).T)
         images = joint.T @ others if function is alpha else joint @ others
-        assert np.allclose(images, 0, atol=1e-10)
+        assert np.allclose(images, 0, atol=1e-10, rtol=0)
     leading = np.argmax(np.abs(alpha) > np.abs(alpha).max(axis=0) * (1 - 1e-6), axis=0)
     assert np.all(alpha[leading, range(r)] > 0)
 

@@ -106,6 +106,17 @@ def test_a_rate_that_was_wrong_at_first_is_measured_again():
     assert (fast <= 1.5 * plain + 4).all() and fast.sum() < 0.7 * plain.sum()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_rounding_floor_ends_a_run_ten_half_steps_after_its_lowest_error(seed):
+    rng = np.random.default_rng(seed)
+    targets = rng.dirichlet(np.ones(6)), rng.dirichlet(np.ones(7))
+    with pytest.warns(ConvergenceWarning, match="stays at .* which rounding"):
+        run = data_balance(rng.random((6, 7)), targets, tol=1e-18)
+    worst = run.history.max(axis=1)
+    assert run.reason == "floor" and not run.converged
+    assert run.steps == np.argmin(worst) + 10 and worst.min() < 1e-15
+
+
 def test_a_table_of_doubles_is_not_copied_and_little_is_added():
     table = np.random.default_rng(0).random((1500, 1500))
     p = np.full(1500, 1 / 1500)
@@ -206,3 +217,83 @@ def test_half_steps_beyond_the_doubles_are_those_of_logarithms(kind, accumulate,
         table = state.table()
         values = table.weights.reshape(3, 3) if kind == "records" else table.toarray() if kind == "sparse" else table
         assert values == pytest.approx(right, rel=1e-12, abs=1e-320)
+
+
+@pytest.mark.parametrize("exponent", (0.5, 1.0, 1.5))
+@pytest.mark.parametrize("kind", ("dense", "sparse"))
+def test_marginals_after_a_half_step_by_powers_of_two(kind, exponent):
+    """They come from sums that the half-step leaves behind; here they are held against those of the table."""
+    given = np.array([[1, 1e-250], [1e-250, 1e-250]])
+    problem = read(given if kind == "dense" else sparse.csr_array(given), ([0.2, 0.8], [0.3, 0.7]))
+    state = State(problem.masses, problem.targets, problem.sums)
+    with np.errstate(all="ignore"):
+        for k in range(4):
+            state.step(k % 2, exponent)
+            table = state.table() if kind == "dense" else state.table().toarray()
+            for axis, ours in enumerate(state.marginals()):
+                assert ours == pytest.approx(table.sum(axis=1 - axis), rel=1e-12, abs=0)
+    assert state.powers is not None
+
+
+IN_EACH_FORM = {
+    "dense": np.array,
+    "sparse": sparse.csr_array,
+    "records": lambda table: Records(*np.indices(np.shape(table)).reshape(2, -1), weights=np.ravel(table)),
+    "scores": lambda table: Scores(np.log(table)),
+}
+
+
+@pytest.mark.parametrize("kind", IN_EACH_FORM)
+def test_a_row_with_mass_only_where_the_target_is_zero_ends_a_run(kind):
+    with np.errstate(divide="ignore"):
+        table = IN_EACH_FORM[kind]([[1.0, 0.0], [1.0, 1.0]])
+    for first in (0, 1):
+        with pytest.warns(ConvergenceWarning, match=r"values \[0\] of axis 0 have target mass 0.5 more"):
+            run = data_balance(table, ([0.5, 0.5], [0.0, 1.0]), tol=1e-9, first=first)
+        assert (run.reason, run.steps) == ("infeasible", 2 - first)
+        assert (run.obstruction.values.tolist(), run.obstruction.reachable.tolist()) == ([0], [])
+        assert run.obstruction.excess == 0.5
+
+
+@pytest.mark.parametrize("kind", IN_EACH_FORM)
+def test_values_without_a_target_are_not_named_in_a_proof(kind):
+    """Rows 0 and 1 have cells in columns 0 and 1, but column 0 may have no mass."""
+    with np.errstate(divide="ignore"):
+        table = IN_EACH_FORM[kind]([[1.0, 1, 0], [1, 1, 0], [1, 1, 1]])
+    with pytest.warns(ConvergenceWarning, match=r"0.3 more than the values \[1\] of axis 1"):
+        run = data_balance(table, ([0.4, 0.4, 0.2], [0.0, 0.5, 0.5]), tol=1e-9)
+    assert (run.obstruction.values.tolist(), run.obstruction.reachable.tolist()) == ([0, 1], [1])
+
+
+def test_a_proof_for_three_targets_leaves_out_cells_without_a_target():
+    """Of the cells with an odd sum none is positive, but for those of a slice that may have no mass."""
+    table = 1.0 - np.indices((3, 2, 2)).sum(axis=0) % 2
+    table[2] = 1
+    targets = [np.array(t) for t in ([0.1, 0.9, 0.0], [0.1, 0.9], [0.1, 0.9])]
+    with pytest.warns(ConvergenceWarning, match="no table with this support"):
+        proof = data_balance(table, targets, tol=1e-9).obstruction
+    f, g, h = proof.functions
+    sums = f[:, None, None] + g[:, None] + h
+    means = sum(t @ v for t, v in zip(targets, proof.functions, strict=True))
+    assert proof.gap == pytest.approx(means - sums[:2][table[:2] > 0].max(), rel=1e-12, abs=0)
+    assert proof.gap > 1 and sums[2].max() > sums[:2][table[:2] > 0].max() + 1  # the slice would hide it
+
+
+@pytest.mark.parametrize(("kind", "log"), [*((k, -735.0) for k in IN_EACH_FORM), ("scores", -2000.0)])
+def test_what_is_out_of_the_table_may_grow_beyond_the_doubles(kind, log):
+    """A row is scaled up to a tiny entry, and with it an entry in a column that may have no mass."""
+    logs = np.array([[10.0, log], [0.0, 0.0]])
+    table = Scores(logs) if kind == "scores" else IN_EACH_FORM[kind](np.exp(logs))
+    for first in (0, 1):
+        run = data_balance(table, ([0.5, 0.5], [0.0, 1.0]), tol=1e-12, first=first)
+        found = {"scores": np.exp, "sparse": lambda t: t.toarray(), "records": lambda t: t.weights.reshape(2, 2)}
+        assert run.converged
+        assert found.get(kind, np.asarray)(run.table) == pytest.approx(np.array([[0, 0.5], [0, 0.5]]), rel=1e-12, abs=0)
+
+
+def test_a_row_without_a_target_may_grow_beyond_the_doubles():
+    """Here the second step on the columns scales up a row that is out of the table."""
+    scores = Scores(np.array([[0.0, 2000.0], [0.0, -2000.0]]))
+    run = data_balance(scores, ([0.0, 1.0], [0.3, 0.7]), tol=1e-12, first=1)
+    assert run.converged
+    assert np.exp(run.table) == pytest.approx(np.array([[0, 0], [0.3, 0.7]]), rel=1e-12, abs=0)

@@ -75,7 +75,7 @@ def test_pot_34_zeros_in_targets():
     targets = ([0.5, 0.5, 0], [0.4, 0.6])
     result = data_balance(table, targets, steps=20)
     assert np.allclose(result.table, loop(table, targets, 20), rtol=1e-13, atol=0)
-    assert np.allclose(result.table[:2], two_by_two(table[:2], *targets), atol=1e-12)
+    assert np.allclose(result.table[:2], two_by_two(table[:2], *targets), rtol=0, atol=1e-9)
     assert (result.table[2] == 0).all()
 
 
@@ -155,7 +155,7 @@ def test_pot_397_large_and_sparse():
     here = np.arange(n)
     table = sparse.coo_array((np.tile([3.0, 1.0], (n, 1)).T.ravel(), (np.tile(here, 2), np.r_[here, (here + 1) % n])))
     result = data_balance(table, (np.full(n, 1 / n), np.full(n, 1 / n)))
-    assert np.allclose(result.table.diagonal() * n, 0.75, atol=1e-8)
+    assert np.allclose(result.table.diagonal() * n, 0.75, atol=1e-8, rtol=0)
     assert result.table.nnz == 2 * n
 
 
@@ -188,10 +188,10 @@ def test_ipfn_22_three_margins_that_share_a_column():
     right = np.einsum("ea,eg,ec,e->eagc", *pairs.values(), 1 / e**2)
     targets = {names: {key: margin[key] for key in np.ndindex(margin.shape)} for names, margin in pairs.items()}
     result = data_balance(Records(frame), targets, tol=1e-12)
-    assert np.allclose(np.asarray(result.weights).reshape(joint.shape), right, atol=1e-11)
+    assert np.allclose(np.asarray(result.weights).reshape(joint.shape), right, atol=1e-11, rtol=0)
     columns = [Records.cross(frame["e"].to_numpy(), frame[v].to_numpy()) for v in "agc"]
     by_codes = data_balance(Records(*columns), list(pairs.values()), tol=1e-12)
-    assert np.allclose(np.asarray(by_codes.weights).reshape(joint.shape), right, atol=1e-11)
+    assert np.allclose(np.asarray(by_codes.weights).reshape(joint.shape), right, atol=1e-11, rtol=0)
 
 
 def test_ipfn_22_margins_in_a_triangle():
@@ -209,7 +209,7 @@ def test_ipfn_22_margins_in_a_triangle():
         for axis, margin in zip(lost, margins, strict=True):
             now = now * np.expand_dims(margin / now.sum(axis=axis), axis)
     assert frame.to_numpy().tolist() == [list(cell) for cell in cells]
-    assert np.allclose(ours, now.ravel(), atol=1e-10)
+    assert np.allclose(ours, now.ravel(), atol=1e-10, rtol=0)
 
 
 def test_ipfn_28_zero_cells_stay_zero():
@@ -228,7 +228,7 @@ def test_ipfn_17_labels_in_another_order():
     rows, columns = pd.Series({"m": 0.4, "f": 0.6}), pd.Series({"top": 0.2, "low": 0.3, "mid": 0.5})
     result = data_balance(frame, (rows, columns), steps=9)
     right = loop(frame.to_numpy(), ([0.6, 0.4], [0.3, 0.5, 0.2]), 9)
-    assert np.allclose(result.table.loc[["f", "m"], ["low", "mid", "top"]], right, rtol=1e-13)
+    assert np.allclose(result.table.loc[["f", "m"], ["low", "mid", "top"]], right, rtol=1e-13, atol=0)
 
 
 def test_ipfn_4_convergence_of_every_axis():
@@ -240,7 +240,7 @@ def test_ipfn_4_convergence_of_every_axis():
     right = [
         np.abs(now.sum(axis=others) - t).sum() / 2 for others, t in zip(((1, 2), (0, 2), (0, 1)), targets, strict=True)
     ]
-    assert np.allclose(sweep.errors, right, atol=1e-14)
+    assert np.allclose(sweep.errors, right, atol=1e-14, rtol=0)
     assert sweep.errors[2] < 1e-14 < 1e-3 < sweep.errors[0]
     assert not sweep.converged
     assert data_balance(table, targets, tol=1e-8).errors.max() <= 1e-8
@@ -254,13 +254,15 @@ def test_ipfn_13_frames_crosstabs_and_categories():
     table = pd.crosstab(sex, age)
     right = loop(table.loc[["f", "m"], [1, 2, 3]], ([0.5, 0.5], [0.2, 0.3, 0.5]), 8)
     balanced = data_balance(table, goals, steps=8).table
-    assert np.allclose(balanced.loc[["f", "m"], [1, 2, 3]], right, rtol=1e-13)
+    assert np.allclose(balanced.loc[["f", "m"], [1, 2, 3]], right, rtol=1e-13, atol=0)
     weights = data_balance(Records(sex, age), goals, steps=8).weights
     assert weights.index.equals(sex.index)
-    assert np.allclose(pd.crosstab(sex, age, weights, aggfunc="sum").loc[["f", "m"], [1, 2, 3]].fillna(0), right)
+    assert np.allclose(
+        pd.crosstab(sex, age, weights, aggfunc="sum").loc[["f", "m"], [1, 2, 3]].fillna(0), right, rtol=1e-10, atol=0
+    )
     # a vector follows the order of the categories
     plain = data_balance(Records(sex, age), (goals[0], [0.5, 0.3, 0.2]), steps=8).weights
-    assert np.allclose(plain, weights, rtol=1e-14)
+    assert np.allclose(plain, weights, rtol=1e-14, atol=0)
 
 
 def test_humanleague_50_an_empty_column():
@@ -279,7 +281,7 @@ def test_humanleague_55_shares_that_sum_to_nearly_one():
     for _ in range(20):
         shares = [rng.dirichlet(np.ones(n)).astype(np.float32) for n in table.shape]
         right = loop(table, [s / s.sum(dtype=float) for s in shares], 3)
-        assert np.allclose(data_balance(table, shares, steps=3).table, right, rtol=1e-12)
+        assert np.allclose(data_balance(table, shares, steps=3).table, right, rtol=1e-12, atol=0)
     # in double precision a hundred-millionth is no rounding
     with pytest.raises(ValueError, match=r"1\.00000001"):
         data_balance(table, ([0.2, 0.3, 0.50000001], [0.25] * 4, HALVES))
@@ -300,7 +302,9 @@ def test_mipfp_10_and_synthpop_29_totals_that_differ(rows, columns):
     assert all(str(total) in str(caught.value) for total in (sum(rows), sum(columns)))
     # the way out: shares
     ways = [np.asarray(t) / np.sum(t) for t in (rows, columns)]
-    assert np.allclose(data_balance([[3, 1], [1, 5]], ways).table, two_by_two([[3, 1], [1, 5]], *ways), atol=1e-8)
+    assert np.allclose(
+        data_balance([[3, 1], [1, 5]], ways).table, two_by_two([[3, 1], [1, 5]], *ways), atol=1e-8, rtol=0
+    )
 
 
 def test_stateior_34_negative_entries():
@@ -325,11 +329,11 @@ def test_balance_80_a_category_without_records():
     # merged by its name, whatever its place: the weights of the others do not shift
     targets["region"] = {"d": 0, "c": 0.5, "a": 0.2, "b": 0.3}
     weights = data_balance(Records(survey()), targets).weights
-    assert np.allclose(weights, np.repeat([0.1, 0.15, 0.25], 2), atol=1e-9)
+    assert np.allclose(weights, np.repeat([0.1, 0.15, 0.25], 2), atol=1e-9, rtol=0)
     # one record is enough
     one = data_balance(Records(survey()[1:]), targets, tol=1e-12)
     table = np.array([[0, 1], [1, 1], [1, 1]])
-    assert np.allclose(one.weights, loop(table, ([0.2, 0.3, 0.5], HALVES), 4000)[table > 0], atol=1e-10)
+    assert np.allclose(one.weights, loop(table, ([0.2, 0.3, 0.5], HALVES), 4000)[table > 0], atol=1e-10, rtol=0)
 
 
 def test_rcrunch_184_zero_observations():
@@ -338,7 +342,7 @@ def test_rcrunch_184_zero_observations():
     with pytest.raises(ValueError, match=r"targets\[0\]\[2\]"):
         data_balance(Records(code, [0, 1, 0, 1]), ([0.3, 0.3, 0.4], HALVES))
     fine = data_balance(Records(code, [0, 1, 0, 1]), ([0.3, 0.7, 0], HALVES))
-    assert np.allclose(fine.weights, [0.15, 0.15, 0.35, 0.35], atol=1e-9)
+    assert np.allclose(fine.weights, [0.15, 0.15, 0.35, 0.35], atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("option", ("trim", "weight_trimming_mean_ratio", "cap", "bounds"))
@@ -363,7 +367,7 @@ def test_balance_431_design_weights_within_a_cell():
     cells = loop([[4, 2], [2, 1], [1, 1]], ([0.2, 0.3, 0.5], [0.4, 0.6]), 7)
     assert weights[1] / weights[0] == pytest.approx(3, rel=1e-14)
     assert weights[0] + weights[1] == pytest.approx(cells[0, 0], rel=1e-13)
-    assert np.allclose(weights[2:], cells.ravel()[1:], rtol=1e-13)
+    assert np.allclose(weights[2:], cells.ravel()[1:], rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -373,7 +377,7 @@ def test_balance_431_design_weights_within_a_cell():
 def test_balance_438_one_variable(column, target):
     """facebookresearch/balance PR #438: raking on a single variable was an error; it is post-stratification."""
     result = data_balance(Records(column, weights=[1, 1, 1, 3]), [target])
-    assert np.allclose(result.weights, [16, 16, 12, 36], rtol=1e-14)
+    assert np.allclose(result.weights, [16, 16, 12, 36], rtol=1e-14, atol=0)
     assert (result.converged, result.steps) == (True, 1)
 
 
@@ -389,7 +393,7 @@ def test_quantipy_212_missing_labels(missing):
     kept = frame.drop(index=2)
     weights = data_balance(Records(kept), {"x": {"a": 0.5, "b": 0.5}, "y": {0: 0.25, 1: 0.75}}).weights
     assert weights.index.tolist() == [0, 1, 3]
-    assert np.allclose(weights, [0.25, 0.5, 0.25], atol=1e-9)
+    assert np.allclose(weights, [0.25, 0.5, 0.25], atol=1e-9, rtol=0)
 
 
 def test_quantipy3_11_targets_keyed_from_one():
@@ -404,7 +408,7 @@ def test_quantipy3_11_targets_keyed_from_one():
         data_balance(Records(category), [shares.to_dict()])
     # keys that are the values are right, from whatever number they count
     ones = data_balance(Records(pd.Series([3, 1, 1, 2])), [{1: 0.2, 2: 0.3, 3: 0.5}])
-    assert np.allclose(ones.weights, [0.5, 0.1, 0.1, 0.3], rtol=1e-14)
+    assert np.allclose(ones.weights, [0.5, 0.1, 0.1, 0.3], rtol=1e-14, atol=0)
     # a vector has places 0, 1, 2
     with pytest.raises(ValueError, match="3"):
         data_balance(Records(np.array([3, 1, 1, 2])), [[0.2, 0.3, 0.5]])
@@ -428,7 +432,7 @@ def test_spatial_microsim_141_zeros_in_constraints():
     np.add.at(table, tuple(codes), 1)
     result = data_balance(Records(*codes), targets, tol=1e-11)
     right = loop(table, [np.array(t) / 30 for t in targets], 6000)
-    assert np.allclose(result.weights, (30 * right / table.clip(1))[tuple(codes)], atol=1e-7)
+    assert np.allclose(result.weights, (30 * right / table.clip(1))[tuple(codes)], atol=1e-7, rtol=0)
     assert not np.asarray(result.weights)[(codes[0] == 1) | (codes[2] == 1)].any()
 
 
@@ -475,11 +479,11 @@ def test_partially_observed_margins():
     result = data_balance(table, targets, steps=5)
     pair = loop(table.sum(axis=1), (targets[0], targets[2]), 5)
     right = table / table.sum(axis=1, keepdims=True) * pair[:, None]
-    assert np.allclose(result.table, right, rtol=1e-13)
+    assert np.allclose(result.table, right, rtol=1e-13, atol=0)
     frame = pd.DataFrame(list(np.ndindex(2, 3, 2)), columns=["x", "y", "z"])
     named = {"x": {0: 0.3, 1: 0.7}, "z": {0: 0.6, 1: 0.4}}
     weights = data_balance(Records(frame, weights=table.ravel()), named, steps=5).weights
-    assert np.allclose(weights, right.ravel(), rtol=1e-13)
+    assert np.allclose(weights, right.ravel(), rtol=1e-13, atol=0)
 
 
 # ---- self-supervised learning --------------------------------------------------------------------
@@ -491,8 +495,8 @@ def test_swav_67_scores_that_are_not_normalized(size):
     scores = torch.tensor(np.random.default_rng(67).normal(size=(8, 5)) * size)
     codes = assignments(scores, sweeps=3, epsilon=0.05)
     logs = log_loop(scores.numpy().astype(np.longdouble) / np.longdouble(0.05), [[1 / 8] * 8, [1 / 5] * 5], 6, first=1)
-    assert np.allclose(codes, 8 * np.exp(logs).astype(float), atol=1e-6)
-    assert np.allclose(codes.sum(-1), 1, atol=1e-12)
+    assert np.allclose(codes, 8 * np.exp(logs).astype(float), atol=1e-6, rtol=0)
+    assert np.allclose(codes.sum(-1), 1, atol=1e-12, rtol=0)
 
 
 def test_vissl_250_which_sinkhorn():
@@ -508,9 +512,9 @@ def test_vissl_250_which_sinkhorn():
         q /= q.sum(axis=0) * 4
         q /= q.sum(axis=1, keepdims=True) * 7
     ours = assignments(torch.tensor(scores), sweeps=3, epsilon=0.05)
-    assert np.allclose(ours, q * 7, rtol=1e-12)
+    assert np.allclose(ours, q * 7, rtol=1e-12, atol=0)
     transport = data_balance(Scores(scores / 0.05), (np.full(7, 1 / 7), np.full(4, 0.25)), steps=6, first=1).table
-    assert np.allclose(ours, np.exp(transport) * 7, rtol=1e-12)
+    assert np.allclose(ours, np.exp(transport) * 7, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16, torch.float32))
@@ -538,7 +542,7 @@ def test_gumbel_sinkhorn_3_rows_do_not_sum_to_one():
     result = data_balance(Scores(scores), (ones, ones), steps=20)
     plan = np.exp(log_loop(scores, (ones / 6, ones / 6), 20)).astype(float)
     right = [np.abs(plan.sum(axis=1 - a) - 1 / 6).sum() / 2 for a in (0, 1)]
-    assert np.allclose(result.errors, right, atol=1e-13)
+    assert np.allclose(result.errors, right, atol=1e-13, rtol=0)
     assert right[0] > 1e-6
     assert not result.converged
     assert data_balance(Scores(scores), (ones, ones)).errors.max() <= 1e-9
@@ -552,7 +556,7 @@ def test_gpt_neox_1370_the_check_of_convergence(source):
     if source == "gpt-neox":
         result = data_balance(table, targets, tol=1e-8)
         assert result.errors.max() <= 1e-8 < result.history[result.steps // 2].max()
-        assert np.allclose(result.table, two_by_two(table, *targets), atol=1e-7)
+        assert np.allclose(result.table, two_by_two(table, *targets), atol=1e-7, rtol=0)
         return
     with pytest.warns(ConvergenceWarning, match="max_steps"):
         result = data_balance(table, targets, tol=1e-12, max_steps=3)
@@ -578,7 +582,7 @@ def test_scikit_learn_34871_sparse_as_dense():
     right = loop(table, goals, 11)
     for run in runs:
         assert np.allclose(run.table.toarray() if sparse.issparse(run.table) else run.table, right, rtol=1e-12, atol=0)
-        assert np.allclose(run.history, runs[0].history, atol=1e-15)
+        assert np.allclose(run.history, runs[0].history, atol=1e-15, rtol=0)
 
 
 def test_scipy_12675_support_and_total_support():
@@ -619,7 +623,7 @@ def test_nearest_reachable_margins_of_an_infeasible_table():
     table, third = np.array([[1.0, 0, 0], [1, 0, 0], [1, 1, 1]]), np.full(3, 1 / 3)
     result = data_balance(table, (third, third), steps=401)
     assert result.steps == 401
-    assert np.allclose(result.table, np.array([[2, 0, 0], [2, 0, 0], [0, 1, 1]]) / 6, atol=1e-9)
+    assert np.allclose(result.table, np.array([[2, 0, 0], [2, 0, 0], [0, 1, 1]]) / 6, atol=1e-9, rtol=0)
 
 
 def test_exact_fractions_of_a_small_survey():

@@ -16,7 +16,8 @@ _CLEAR = 1e-6
 class Separation:
     """Functions of the axes whose mean under the targets is larger than their sum can be on a positive cell.
 
-    For a table Q with these marginals the sum of the means would be the mean of the sum under Q.
+    For a table Q with these marginals the sum of the means would be the mean of the sum under Q. Cells of a value with
+    target 0 do not count, since Q has no mass there.
 
     Attributes
     ----------
@@ -42,7 +43,7 @@ class Obstruction:
     other : int
         Another axis.
     reachable : ndarray of int
-        The values of the other axis in which they have a cell.
+        The values of the other axis with a positive target in which they have a cell.
     excess : float
         Target mass of `values` minus that of `reachable`, > 0.
     """

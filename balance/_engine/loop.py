@@ -203,7 +203,8 @@ class State:
         if (empty & (target > 0)).any():
             self.stranded = axis, empty & (target > 0)
         powers[axis] = np.where(empty, before, -top)
-        self.powers, self.values = powers, masses.shifted(powers)
+        # out of the table a value may grow beyond the doubles, and an infinity times 0 is no number
+        self.powers, self.values = powers, np.where(there, masses.shifted(powers), 0)
         self._sums[axis] = sums = masses.contract(self.values, self.scalings, axis)
         if exponent == 1:
             self.scalings[axis] = safe_divide(np.where(empty, 0, target), sums)
@@ -219,7 +220,7 @@ class State:
                 log = exponent * (log + offset) - offset
         moved = np.where(log > -np.inf, np.rint(log / np.log(2)), 0).astype(np.int64)
         powers[axis] = powers[axis] + moved
-        self.values = masses.shifted(powers)
+        self.values = np.where(there, masses.shifted(powers), 0)
         self.scalings[axis] = np.exp(log - np.log(2) * moved)
         self._sums[axis] = masses.contract(self.values, self.scalings, axis)
 
