@@ -192,7 +192,7 @@ def test_ratios_through_divergences(table, n):
     least = min(map(min, targets))
     counts, chance = everything(n, table)
     divergence = np.max([rel_entr(counts.sum(axis=2 - a) / n, targets[a]).sum(axis=1) for a in (0, 1)], axis=0)
-    for share in (0.1, 0.5, 0.9):
+    for share in (0.1, 0.5, 0.96):
         eps = share * least**2 / 2
         close = divergence <= eps
         worst = worst_ratio(counts[close], targets, 4)  # refuses a table off S
