@@ -449,7 +449,7 @@ def test_expansion_of_the_iteration(steps):
 
 
 def constants_directly(table, h, steps, first=0):
-    """(c_k, b_k) of formula (5.22), the forms by polarization of `directly`."""
+    """(c_k, limit of n times the bias) of formula (5.22), the forms by polarization of `directly`."""
     axes = [(first + j) % 2 for j in range(steps)]
     weights = table.ravel()
     units = [e.reshape(table.shape) - table for e in np.eye(table.size)]
