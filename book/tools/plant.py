@@ -72,9 +72,9 @@ class Outcome:
                 yield f"the {place} does not notice"
 
 
-def read(stem: str) -> list[Plant]:
+def read(stem: str, folder: Path = PLANTED) -> list[Plant]:
     """The plants of a chapter, in the order of the file."""
-    path = PLANTED / f"{stem}.toml"
+    path = folder / f"{stem}.toml"
     entries = tomllib.loads(path.read_text()).get("plant", []) if path.exists() else []
     plants = []
     for entry in entries:
@@ -284,6 +284,22 @@ class Witness:
         self.errors.append(call.excinfo.value)
 
 
+def warm_up(path: Path) -> None:
+    """Import what the tests import, before the process is forked for each plant."""
+    import pytest
+
+    for file in (path, path.parents[1] / "helpers.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            for name in names:
+                if name != "helpers":
+                    importlib.import_module(name)
+    with open(os.devnull, "w") as silent, contextlib.redirect_stdout(silent):
+        pytest.main(["--version"])  # loads the plug-ins
+
+
 def run_tests(path: Path, outcomes: list[Outcome]) -> None:
     """Run the marked tests of each statement with its plants, on a copy of them."""
     import pytest
@@ -291,6 +307,7 @@ def run_tests(path: Path, outcomes: list[Outcome]) -> None:
     marked = statements.tests()
     name = f"statements/test_{path.stem}.py"
     source = (ROOT / "tests" / name).read_text()
+    warm_up(ROOT / "tests" / name)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "tests")
         shutil.copytree(
