@@ -159,9 +159,10 @@ class Expansion:
     variances : ndarray, shape (steps + 1,)
         sigma_k^2.
     constants : ndarray, shape (steps + 1,)
-        c_k: the mean squared error is sigma_k^2 / n + c_k / n^2 + O(n^-3).
+        c_k, of either sign for k >= 2: the mean squared error is sigma_k^2 / n + c_k / n^2 + O(n^-3).
     scaled_biases : ndarray, shape (steps + 1,)
-        b_k, n times the bias to first order: the bias is b_k / n + O(n^-2).
+        The limit of n times the bias: the bias is scaled_biases / n + O(n^-2). The `biases` that `exact_mse`
+        returns are the biases at its n, not multiplied by it.
     """
 
     variances: NDArray[np.float64]
@@ -252,7 +253,7 @@ def _terms(joint, functions, directions):
 
 
 def _second_order(joint, h, steps, first):
-    """Return (c_k, b_k)."""
+    """Return c_k and the limit of n times the bias."""
     if steps == 0:
         return 0.0, 0.0
     functions = _functions(joint, h, steps, first)

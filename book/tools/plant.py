@@ -327,6 +327,8 @@ def run_tests(path: Path, outcomes: list[Outcome]) -> None:
                 ids = [str(copy / t) for t in marked[plant.statement]]
                 options = ["-x", "-q", "-p", "no:cacheprovider", f"--rootdir={folder}"]
                 options += ["-c", str(Path(folder, "pyproject.toml"))]
+                # what was imported before the fork is not rewritten, and need not be
+                options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
                 witness = Witness()
                 code = pytest.main(options + ids, plugins=[witness])
                 if witness.errors:
