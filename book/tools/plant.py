@@ -300,20 +300,40 @@ def warm_up(path: Path) -> None:
         pytest.main(["--version"])  # loads the plug-ins
 
 
-def run_tests(path: Path, outcomes: list[Outcome]) -> None:
-    """Run the marked tests of each statement with its plants, on a copy of them."""
+def run_pytest(folder: Path, tests: list[str]) -> None:
+    """Run tests of a copy; raise what the first of them raised."""
     import pytest
 
-    marked = statements.tests()
+    options = ["-x", "-q", "-p", "no:cacheprovider", f"--rootdir={folder}"]
+    options += ["-c", str(folder / "pyproject.toml")]
+    # what was imported before the fork is not rewritten, and need not be
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    witness = Witness()
+    code = pytest.main([*options, *tests], plugins=[witness])
+    if witness.errors:
+        raise witness.errors[0]
+    if code:
+        raise PlantError(f"pytest ended with {code}")
+
+
+def run_tests(path: Path, outcomes: list[Outcome]) -> None:
+    """Run the marked tests of each statement with its plants, on a copy of them."""
     name = f"statements/test_{path.stem}.py"
     source = (ROOT / "tests" / name).read_text()
     warm_up(ROOT / "tests" / name)
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, "tests")
-        shutil.copytree(
-            ROOT / "tests", copy, ignore=shutil.ignore_patterns("__pycache__")
-        )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, copy = Path(temporary), Path(temporary, "tests")
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "tests", copy, ignore=ignored)
         shutil.copy(ROOT / "pyproject.toml", folder)
+        marked = {
+            number: [str(copy / test) for test in tests]
+            for number, tests in statements.tests().items()
+        }
+        sound = sorted({t for o in outcomes for t in marked[o.plant.statement]})
+        result, raised = forked(lambda: run_pytest(folder, sound))
+        if result != "missed":
+            raise PlantError(f"{path.stem}: the tests fail without a plant: {raised}")
         for outcome in outcomes:
             plant = outcome.plant
             if not (plant.test or plant.package):
@@ -324,17 +344,7 @@ def run_tests(path: Path, outcomes: list[Outcome]) -> None:
                     (copy / name).write_text(replace_once(source, *plant.test, name))
                 else:
                     plant_in_package(*plant.package)
-                ids = [str(copy / t) for t in marked[plant.statement]]
-                options = ["-x", "-q", "-p", "no:cacheprovider", f"--rootdir={folder}"]
-                options += ["-c", str(Path(folder, "pyproject.toml"))]
-                # what was imported before the fork is not rewritten, and need not be
-                options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-                witness = Witness()
-                code = pytest.main(options + ids, plugins=[witness])
-                if witness.errors:
-                    raise witness.errors[0]
-                if code:
-                    raise PlantError(f"pytest ended with {code}")
+                run_pytest(folder, marked[plant.statement])
 
             outcome.test, outcome.raised["test"] = forked(planted)
             (copy / name).write_text(source)
