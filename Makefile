@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test unit chapter lab sync links experiments bench clean
+.PHONY: help setup book test unit chapter lab sync plant links experiments bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -55,6 +55,9 @@ lab: $(READY) ## open the chapters in JupyterLab
 sync: $(READY) ## write the first cell of each chapter, normalize and format the notebooks
 	$(BIN)/python book/tools/sync.py
 	$(BIN)/ruff format .
+
+plant: $(READY) ## plant errors in the statements and see whether checks and tests notice: make plant N="03 05"
+	$(BIN)/python book/tools/plant.py $(N)
 
 links: $(READY) ## ask every address outside of the book whether it answers (needs a network)
 	$(BIN)/jupyter-book config sphinx .

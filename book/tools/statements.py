@@ -5,6 +5,7 @@ Shared by the Sphinx extension, the walker in tests/test_book.py and the other t
 
 import ast
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +15,26 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
 KINDS = ("Theorem", "Proposition", "Lemma", "Corollary", "Counterexample")
-NAME = re.compile(rf"({'|'.join(KINDS)}) (\d+)\.(\d+)")
-HEADING = re.compile(rf"^### {NAME.pattern} \((.+)\)$", re.MULTILINE)
-CAPTION = re.compile(r"(?:^\*|caption=\"\*?)Figure (\d+\.\d+)\.", re.MULTILINE)
-CHECK = re.compile(r"check-(\d+\.\d+)")
+# What is new has a letter, as in Theorem 2.3a, until `make renumber` numbers it.
+NUMBER = r"\d+\.\d+[a-z]?"
+NAME = re.compile(rf"({'|'.join(KINDS)}) (\d+)\.(\d+[a-z]?)")
+# the anchor behind a heading is for Jupyter, which makes another one of its own
+HEADING = re.compile(
+    rf'^### {NAME.pattern} \((.+)\)(?: <a id="[\w-]+"></a>)?$', re.MULTILINE
+)
+EQUATION = re.compile(rf"\\tag\{{({NUMBER})\}}")
+CAPTION = re.compile(rf"(?:^\*|caption=\"\*?)Figure ({NUMBER})\.", re.MULTILINE)
+EXERCISE = re.compile(rf"^\*\*Exercise ({NUMBER})\*\*", re.MULTILINE)
+CHECK = re.compile(rf"check-({NUMBER})")
 HTML_ID = re.compile(r"""<\w+[^>]*\sid=["']([^"']+)["']""")
+SINGULAR = {"Corollarie": "Corollary"}
+# "Theorem 4.3", "Theorems 2.2, 2.3 (a) and 2.5", "Figures 4.1 to 4.3"
+MENTION = re.compile(
+    rf"\b({'|'.join(KINDS)}|Corollarie|Figure|Exercise)(s?)\s+"
+    rf"({NUMBER}(?:(?: \([a-z]\))?(?:,|,? and|,? or| to|–|-)\s?{NUMBER})*)"
+)
+# "(4.12)", but no argument of a function and no entry of a list of numbers
+EQUATION_MENTION = re.compile(rf"(?<![\w)\]}}])\(({NUMBER})\)")
 
 
 @dataclass(frozen=True)
@@ -97,6 +113,39 @@ def tests(folder: Path = ROOT / "tests") -> dict[str, list[str]]:
     return found
 
 
+@dataclass(frozen=True)
+class Mention:
+    """A place in a text that names a numbered thing."""
+
+    kind: str  # one of KINDS, "Figure", "Exercise", or "" for an equation
+    number: str
+    start: int  # of what a link would cover
+    number_at: int
+    end: int
+    plural: bool = False  # whether it is one of a list
+    proper: bool = True  # whether the word before it fits: "Theorems 2.2 and 2.3"
+
+    @property
+    def family(self) -> str:
+        """The things that are numbered together."""
+        return "Statement" if self.kind in KINDS else self.kind or "Equation"
+
+
+def mentions(text: str) -> Iterator[Mention]:
+    """All mentions of statements, figures, exercises and equations, in plain text."""
+    for found in MENTION.finditer(text):
+        kind = SINGULAR.get(found[1], found[1])
+        numbers = list(re.finditer(NUMBER, found[3]))
+        several, first = len(numbers) > 1, found.start()
+        proper = several == (found[2] == "s")
+        for number in numbers:
+            at, end = (found.start(3) + k for k in number.span())
+            start = first if number is numbers[0] else at
+            yield Mention(kind, number[0], start, at, end, several, proper)
+    for found in EQUATION_MENTION.finditer(text):
+        yield Mention("", found[1], found.start(), found.start(1), found.end())
+
+
 def slug(title: str) -> str:
     """The anchor of a heading: `theorem-2-3` for a statement, else as on code hosts."""
     if match := NAME.match(title):
@@ -107,7 +156,7 @@ def slug(title: str) -> str:
 def anchors(text: str) -> set[str]:
     """What a link may point to in a text: its headings and its HTML ids."""
     text = prose(text)
-    headings = re.findall(r"^#{1,4} (.+?)\s*$", text, flags=re.MULTILINE)
+    headings = re.findall(r"^#{1,4} (.+?)(?: <a .*)?$", text, flags=re.MULTILINE)
     plain = (re.sub(r"\$[^$]*\$|[*_`]", "", heading) for heading in headings)
     return {slug(heading) for heading in plain} | set(HTML_ID.findall(text))
 
@@ -150,4 +199,5 @@ class Chapter:
     def after(self, statement: Statement) -> str:
         """The text from below a statement's heading to the next heading."""
         heading = f"### {statement.name} ({statement.title})"
-        return re.split(r"^#+ ", self.text.split(heading)[1], flags=re.MULTILINE)[0]
+        rest = self.text.split(heading)[1].partition("\n")[2]
+        return re.split(r"^#+ ", rest, flags=re.MULTILINE)[0]

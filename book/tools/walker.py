@@ -4,15 +4,18 @@ Each check takes a chapter and yields its faults, one sentence each.
 """
 
 import ast
+import io
 import re
 import statistics
 import sys
+import tokenize
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import statements
 import sync
-from statements import Chapter
+from statements import EQUATION, EXERCISE, Chapter
 
 ALLOWED = {
     "balance",
@@ -23,11 +26,15 @@ ALLOWED = {
     "torch",
 } | sys.stdlib_module_names
 SECTIONS = ("When it fails", "Exercises", "Summary", "Further reading")
-EQUATION = re.compile(r"\\tag\{([^}]*)\}")
-EXERCISE = re.compile(r"^\*\*Exercise (\d+\.\d+)\*\*", re.MULTILINE)
 SOLUTION_START = "<details><summary>Solution</summary>\n\n"
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 FORMULA = re.compile(r"\$\$.*?\$\$|\$[^$]+\$|`[^`]+`", re.DOTALL)
+MATHEMATICS = re.compile(r"\$\$(.+?)\$\$|(?<![\\$])\$(?!\$)([^$]+)\$", re.DOTALL)
+# What Markdown takes for a list, a heading or a quotation at the start of a line.
+BLOCK_MARK = re.compile(r"\n[> ]*([-+*] |#+ |\d+[.)] |=+ *$|> ?[^ >])", re.MULTILINE)
+WORDS = re.compile(r"\\(?:text|operatorname|mathrm)\{[^{}]*\n")
+SENTENCE_END = (*".:?!)", "$$", "$\\square$", "</details>")
+CONTINUED = ("$$", "(", "- ", "1.", "|", "```")  # what may stand within a sentence
 UNPORTABLE = {
     "a directive": r"^(```|~~~|:::+)\s*\{",
     "a role": r"\{[a-z:]+\}`",
@@ -78,25 +85,43 @@ def numbering(chapter: Chapter) -> Iterator[str]:
             yield f"the heading {line!r} is not of the form '### Kind N.k (Title)'"
 
 
+@cache
+def numbered(folder: Path) -> frozenset[tuple[str, str]]:
+    """All that the chapters of a folder number, as pairs of kind and number."""
+    found = set()
+    for path in folder.glob("[0-9][0-9]_*.ipynb"):
+        chapter = Chapter(path, statements.read(path))
+        found |= {(s.kind, s.number) for s in chapter.statements}
+        found |= {("", number) for number in EQUATION.findall(chapter.text)}
+        found |= {("Figure", number) for number in chapter.figures}
+        found |= {("Exercise", number) for number in EXERCISE.findall(chapter.text)}
+    return frozenset(found)
+
+
+def wrong_mentions(text: str, known: frozenset[tuple[str, str]]) -> Iterator[str]:
+    """Mentions, one by one and in lists, of what is not there."""
+    for mention in statements.mentions(text):
+        name = f"{mention.kind} {mention.number}".strip()
+        if (mention.kind, mention.number) not in known:
+            yield f"{name} is mentioned but there is none"
+        elif not mention.proper:
+            yield f"{name}: singular before a list, or plural before a single number"
+
+
 def references(chapter: Chapter) -> Iterator[str]:
-    """Numbers that the text mentions must exist."""
-    known = {s.name for s in chapter.statements}
-    for path in chapter.path.parent.glob("[0-9][0-9]_*.ipynb"):
-        known |= {
-            s.name
-            for s in statements.statements(statements.markdown(statements.read(path)))
-        }
-    for mention in statements.NAME.finditer(chapter.text):
-        if mention[0] not in known:
-            yield f"{mention[0]} is mentioned but not stated"
-    plain = FORMULA.sub("", chapter.text)
-    tags = set(EQUATION.findall(chapter.text))
-    for number in re.findall(rf"\(({chapter.number}\.\d+)\)", plain):
-        if number not in tags:
-            yield f"({number}) is mentioned but there is no such equation"
-    for number in re.findall(rf"Figure ({chapter.number}\.\d+)", plain):
-        if number not in chapter.figures:
-            yield f"Figure {number} is mentioned but there is no such figure"
+    """Numbers that the text and the code mention must exist."""
+    numbered.cache_clear()
+    known = numbered(chapter.path.parent)
+    yield from wrong_mentions(FORMULA.sub("", chapter.text), known)
+    for cell in chapter.code:
+        yield from wrong_mentions(remarks(cell.source), known)
+
+
+def remarks(code: str) -> str:
+    """The comments and the strings of a piece of code."""
+    tokens = tokenize.generate_tokens(io.StringIO(code).readline)
+    kept = [t.string for t in tokens if t.type in (tokenize.COMMENT, tokenize.STRING)]
+    return "\n".join(kept)
 
 
 def sets_equal(chapter: Chapter) -> Iterator[str]:
@@ -202,12 +227,41 @@ def portable(chapter: Chapter) -> Iterator[str]:
         if match := re.search(pattern, text, flags=re.MULTILINE):
             yield f"{what} shows as raw text outside the book: {match[0]!r}"
     for cell in (c for c in chapter.cells if c.cell_type == "markdown"):
+        yield from broken_formulas(cell)
+        yield from torn(cell)
         lines = [line.lstrip("> ") for line in cell.source.splitlines()]
         inside = False
         for before, line in zip(["", *lines], lines, strict=False):
             if "$$" in line and not inside and before.strip():
                 yield f"cell {cell.id}: no blank line before a displayed formula"
             inside ^= line.count("$$") % 2 == 1
+
+
+def broken_formulas(cell) -> Iterator[str]:
+    """Jupyter takes formulas out before it reads Markdown, the book after it."""
+    text = re.sub(r"`[^`\n]*`", "", statements.prose(cell.source))
+    for found in MATHEMATICS.finditer(text):
+        formula = found[1] or found[2]
+        line = text[text.rfind("\n", 0, found.start()) + 1 :]
+        if line.startswith(">") and "\n" in formula:
+            yield f"cell {cell.id}: a quoted formula breaks its line: {formula!r}"
+        elif found[2] and (mark := BLOCK_MARK.search(formula)):
+            yield f"cell {cell.id}: {mark[1]!r} begins a line of a formula: {formula!r}"
+        if WORDS.search(formula):
+            yield f"cell {cell.id}: words in a formula break their line: {formula!r}"
+
+
+def torn(cell) -> Iterator[str]:
+    """A cell does not begin within a sentence, and its paragraphs end with one."""
+    if re.match(r"[a-z]", cell.source):
+        yield f"cell {cell.id} begins within a sentence: {cell.source[:30]!r}"
+    text = statements.prose(cell.source).strip()
+    paragraphs = [p.strip("> \n") for p in re.split(r"\n(?:> *)?\n", text)]
+    for paragraph, next_one in zip(paragraphs, [*paragraphs[1:], ""], strict=True):
+        ended = paragraph.endswith(SENTENCE_END) or next_one.startswith(CONTINUED)
+        if paragraph[:1].isalpha() and not ended:
+            end = paragraph[-40:]
+            yield f"cell {cell.id}: a paragraph ends within a sentence: {end!r}"
 
 
 def normal_form(chapter: Chapter) -> Iterator[str]:
