@@ -136,9 +136,9 @@ def test_what_is_left_free(steps):
         unseen = abs(half_loss(scores + own, steps, first) - half_loss(scores, steps, first)) < 1e-12
         assert unseen == (steps > 0)
         assert abs(half_loss(scores + other, steps, first) - half_loss(scores, steps, first)) > 1e-4
-    top = np.log(limit(scores))
-    # the last of these offsets leads from the limit back to the scores
-    for offset in (a + 0 * b, 0 * a + b, a + b, scores - top):
+    top = end = np.log(limit(scores))
+    # the last of these offsets leads from the scores to the limit
+    for offset in (a + 0 * b, 0 * a + b, a + b, end - scores):
         assert loss(top + offset, steps) > loss(top, steps) + 1e-7
     assert half_loss(top + b, steps) > half_loss(top, steps) + 1e-7
 
@@ -194,6 +194,9 @@ def test_gradient_through_the_steps(k, first):
         cell = np.zeros((4, 4))
         cell[x, y] = step
         assert (half(cell) - half(-cell)) / (2 * step) == pytest.approx(formula[x, y], abs=1e-9)
+    leaf = torch.tensor(scores, requires_grad=True)
+    (-log_balance(leaf, steps=k, first=first).diagonal().mean()).backward()
+    np.testing.assert_allclose(leaf.grad, formula, atol=1e-12)
     np.testing.assert_allclose(formula.sum(axis=1 - first), 0, atol=1e-12)
     np.testing.assert_allclose(formula.sum(axis=first), offsets, atol=1e-12)
 

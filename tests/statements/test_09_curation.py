@@ -458,7 +458,7 @@ def test_uniform_captions_are_reached_if_hall_allows():
 
 @pytest.mark.statement("9.7")
 def test_limit_with_a_set_on_the_boundary_is_reached_as_one_over_k():
-    """Where some set has excess 0 without being a block, cells die out and the distance halves as k doubles."""
+    """Where a set of captions has excess 0, cells die out, and the distance halves as k doubles."""
     table = random_pool(10, n=7, keywords=3)
     errors = [curate(table, 2, steps=k).errors[0] for k in (1000, 2000, 4000)]
     assert errors[1] / errors[0] == pytest.approx(0.5, abs=0.01)
