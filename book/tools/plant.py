@@ -7,6 +7,7 @@ lists these.
 """
 
 import argparse
+import ast
 import contextlib
 import importlib
 import inspect
@@ -128,55 +129,80 @@ class Section:
         return helper + [s for i, s in inside.items() if i >= self.start]
 
 
-def swap(current, fresh) -> bool:
-    """Give a function or a class the code of another; whether anything differed."""
+def misfits(stem: str) -> Iterator[str]:
+    """What is wrong with the list of a chapter, without running anything."""
+    path = next(p for p in chapter_paths() if p.stem == stem)
+    notebook, plants = statements.read(path), read(stem)
+    tests = (ROOT / "tests" / f"statements/test_{stem}.py").read_text()
+    for s in statements.statements(statements.markdown(notebook)):
+        if sum(plant.statement == s.number for plant in plants) < 3:
+            yield f"{s.name} has fewer than three plants"
+    for plant in plants:
+        name = f"{plant.statement} ({plant.error})"
+        if not plant.error or bool(plant.package) == bool(plant.cell and plant.test):
+            yield f"{name}: an error is planted in the package, or in cell and test"
+        try:
+            Section(notebook, plant.statement).sources(plant)
+            if plant.package:
+                file, old, new = plant.package
+                replace_once((ROOT / file).read_text(), old, new, file)
+            if plant.test:
+                replace_once(tests, *plant.test, f"the tests of {stem}")
+        except PlantError as error:
+            yield f"{name}: {error}"
+
+
+def swap(current, fresh) -> None:
+    """Give a function, or the methods of a class, the code of another."""
     if isinstance(current, type):
-        pairs = ((vars(current).get(k), v) for k, v in vars(fresh).items())
-        return any([swap(a, b) for a, b in pairs if a is not None])
+        for name, value in vars(fresh).items():
+            swap(vars(current).get(name), value)
+        return
     for name in ("__func__", "fget", "func", "__wrapped__"):
         if hasattr(current, name) and hasattr(fresh, name):
             return swap(getattr(current, name), getattr(fresh, name))
-    if not isinstance(current, types.FunctionType):
-        return False
-    if current.__code__.co_freevars != fresh.__code__.co_freevars:
-        return False
-    same = current.__code__ == fresh.__code__
-    same &= repr(current.__defaults__) == repr(fresh.__defaults__)
-    current.__code__ = fresh.__code__
-    current.__defaults__, current.__kwdefaults__ = (
-        fresh.__defaults__,
-        fresh.__kwdefaults__,
+    both = isinstance(current, types.FunctionType) and isinstance(
+        fresh, types.FunctionType
     )
-    return not same
+    if both and current.__code__.co_freevars == fresh.__code__.co_freevars:
+        current.__code__ = fresh.__code__
+        current.__defaults__ = fresh.__defaults__
+        current.__kwdefaults__ = fresh.__kwdefaults__
+
+
+def instructions(source: str) -> str:
+    """What a module does: its syntax without docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value.value = ""
+    return ast.dump(tree)
 
 
 def plant_in_package(file: str, old: str, new: str) -> None:
     """Change a module where it is loaded, also for those who imported from it."""
     path = ROOT / file
-    source = replace_once(path.read_text(), old, new, file)
+    before = path.read_text()
+    source = replace_once(before, old, new, file)
+    if instructions(source) == instructions(before):
+        raise PlantError(f"{new!r} changes nothing that runs in {file}")
     parts = Path(file).with_suffix("").parts
     module = importlib.import_module(".".join(p for p in parts if p != "__init__"))
     fresh = types.ModuleType(module.__name__)
     keep = ("__name__", "__package__", "__file__", "__path__")
     fresh.__dict__.update({k: v for k, v in vars(module).items() if k in keep})
-    # dataclasses look their module up by name
-    sys.modules[module.__name__] = fresh
+    sys.modules[module.__name__] = fresh  # dataclasses look their module up by name
     try:
         exec(compile(source, str(path), "exec"), fresh.__dict__)
     finally:
         sys.modules[module.__name__] = module
-    changed = False
     for name, value in vars(fresh).items():
-        current = vars(module).get(name)
         code = isinstance(value, types.FunctionType | type)
         own = getattr(value, "__module__", None) == module.__name__
         if (code and own) or hasattr(value, "__wrapped__"):
-            changed |= swap(current, value)
+            swap(vars(module).get(name), value)
         elif isinstance(value, int | float | tuple | str) and name not in keep:
-            changed |= current != value and not name.startswith("__")
             setattr(module, name, value)
-    if not changed:
-        raise PlantError(f"{new!r} changes nothing that runs in {file}")
 
 
 def forked(action: Callable[[], None]) -> tuple[str, str]:
