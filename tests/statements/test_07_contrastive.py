@@ -118,6 +118,8 @@ def test_steps_minimize_over_offsets(rows, columns, steps, first):
 
     best = minimize(joint, np.zeros(2 * m), method="BFGS", tol=1e-9)
     assert best.fun == pytest.approx(half_loss(scores, steps, first), abs=1e-9)
+    own = log_balance(torch.tensor(scores), steps=steps, first=first).diagonal().mean().item()
+    assert best.fun == pytest.approx(-own - math.log(m), abs=1e-9)
     table = softmax(shifted(best.x))
     for axis, right in ((0, rows), (1, columns)):
         assert np.allclose(marginal(table, axis), 1 / m, atol=1e-5) == bool(right)
