@@ -114,6 +114,16 @@ def test_digits_look_like_digits():
     assert not classes.images[:, :4].any()
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_digits_are_enlarged_by_linear_interpolation(axis):
+    """Pixel j of 24 has its center at (j + 1/2)/3 - 1/2 of 8: three times that is j - 1, cut to [0, 21]."""
+    small = 3 * np.broadcast_to(np.arange(8), (8, 8))
+    expected = np.zeros((32, 32))
+    expected[4:28, 4:28] = np.clip(np.arange(24) - 1, 0, 21)
+    large = icons._enlarge(small[None] if axis else small.T[None])[0]
+    np.testing.assert_array_equal(large, expected if axis else expected.T)
+
+
 def ramp(angle):
     """An image that darkens steadily in the direction of the angle."""
     down, right = np.mgrid[-15.5:16, -15.5:16]

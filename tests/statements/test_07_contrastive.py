@@ -7,9 +7,10 @@ import pytest
 import torch
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
+from scipy.stats import multinomial
 
 from balance import data_balance, kl_divergence, marginal, project
-from balance.contrastive import balanced_loss
+from balance.contrastive import balanced_loss, log_balance
 from balance.operators import conditional_mean, markov_svd
 from helpers import uniform
 
@@ -42,7 +43,13 @@ def loss(scores, steps):
 def test_losses_are_divergences(m):
     scores = gaussian_scores(m, seed=m)
     for k in range(6):
-        assert loss(scores, k) == pytest.approx((half_loss(scores, k) + half_loss(scores, k, 1)) / 2, abs=1e-12)
+        halves = half_loss(scores, k), half_loss(scores, k, 1)
+        assert min(halves) > 0
+        assert loss(scores, k) == pytest.approx((halves[0] + halves[1]) / 2, abs=1e-12)
+        for first in (0, 1):
+            diagonal = log_balance(torch.tensor(scores), steps=k, first=first).diagonal().numpy()
+            assert halves[first] == pytest.approx(-np.mean(diagonal + math.log(m)), abs=1e-12)
+        assert half_loss(60 * np.eye(m), k) == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.statement("7.1")
@@ -50,13 +57,14 @@ def test_formulas_for_no_one_and_two_steps():
     scores, m = gaussian_scores(6, seed=1), 6
     assert loss(scores, 0) == pytest.approx(logsumexp(scores) - np.trace(scores) / m - math.log(m), abs=1e-12)
     rows, columns = softmax(scores, axis=1), softmax(scores, axis=0)
-    one = -(np.log(np.diag(rows)) + np.log(np.diag(columns))).mean() / 2
-    assert loss(scores, 1) == pytest.approx(one, abs=1e-12)
+    images = (logsumexp(scores, axis=1) - np.diag(scores)).mean()
+    texts = (logsumexp(scores, axis=0) - np.diag(scores)).mean()
+    assert half_loss(scores, 1) == pytest.approx(images, abs=1e-12)
+    assert half_loss(scores, 1, 1) == pytest.approx(texts, abs=1e-12)
+    assert loss(scores, 1) == pytest.approx((images + texts) / 2, abs=1e-12)
     again = softmax(np.log(rows), axis=0), softmax(np.log(columns), axis=1)
     two = -sum(np.log(np.diag(table)) for table in again).mean() / 2
     assert loss(scores, 2) == pytest.approx(two, abs=1e-12)
-    wrong = -2 * np.log(np.diag(again[0])).mean() / 2
-    assert abs(wrong - two) > 1e-3
 
 
 @pytest.mark.statement("7.1")
@@ -93,6 +101,7 @@ def test_joint_loss_is_clip_and_a_penalty():
     assert loss(scores, 0) == pytest.approx(loss(scores, 3000) + kl_divergence(end, table), rel=1e-9)
     values = [loss(scores, k) for k in range(12)]
     assert np.all(np.diff(values) < 0)
+    assert [loss(np.log(end), k) for k in range(12)] == pytest.approx([values[0] - kl_divergence(end, table)] * 12)
 
 
 @pytest.mark.statement("7.3")
@@ -109,9 +118,14 @@ def test_steps_minimize_over_offsets(rows, columns, steps, first):
 
     best = minimize(joint, np.zeros(2 * m), method="BFGS", tol=1e-9)
     assert best.fun == pytest.approx(half_loss(scores, steps, first), abs=1e-9)
+    own = log_balance(torch.tensor(scores), steps=steps, first=first).diagonal().mean().item()
+    assert best.fun == pytest.approx(-own - math.log(m), abs=1e-9)
     table = softmax(shifted(best.x))
     for axis, right in ((0, rows), (1, columns)):
         assert np.allclose(marginal(table, axis), 1 / m, atol=1e-5) == bool(right)
+    # other offsets, with unequal sums, give more
+    for seed in range(5):
+        assert joint(best.x + np.random.default_rng(seed).normal(size=2 * m)) > best.fun + 1e-3
 
 
 @pytest.mark.statement("7.4")
@@ -120,13 +134,24 @@ def test_what_is_left_free(steps):
     rng = np.random.default_rng(5)
     scores, a, b = gaussian_scores(5, seed=5), rng.normal(size=(5, 1)), rng.normal(size=5)
     assert loss(scores + 3, steps) == pytest.approx(loss(scores, steps), abs=1e-12)
-    if steps:
-        assert half_loss(scores + a, steps) == pytest.approx(half_loss(scores, steps), abs=1e-12)
-        assert half_loss(scores + b, steps, 1) == pytest.approx(half_loss(scores, steps, 1), abs=1e-12)
-    top = np.log(limit(scores))
-    for offset in (a + 0 * b, 0 * a + b, a + b):
+    for first, own, other in ((0, a, b), (1, b, a)):
+        unseen = abs(half_loss(scores + own, steps, first) - half_loss(scores, steps, first)) < 1e-12
+        assert unseen == (steps > 0)
+        assert abs(half_loss(scores + other, steps, first) - half_loss(scores, steps, first)) > 1e-4
+    top = end = np.log(limit(scores))
+    # the last of these offsets leads from the scores to the limit
+    for offset in (a + 0 * b, 0 * a + b, a + b, end - scores):
         assert loss(top + offset, steps) > loss(top, steps) + 1e-7
     assert half_loss(top + b, steps) > half_loss(top, steps) + 1e-7
+
+
+@pytest.mark.statement("7.4")
+def test_a_limit_that_is_not_invertible_sees_no_offset_from_two_steps_on():
+    rng = np.random.default_rng(17)
+    offset = rng.normal(size=(5, 1)) + rng.normal(size=5)
+    for steps in range(5):
+        rise = loss(offset, steps) - loss(0 * offset, steps)
+        assert (rise == pytest.approx(0, abs=1e-12)) == (steps > 1)
 
 
 @pytest.mark.statement("7.4")
@@ -134,7 +159,8 @@ def test_limit_leaves_all_offsets_free():
     rng = np.random.default_rng(6)
     scores = gaussian_scores(5, seed=6)
     shifted = scores + rng.normal(size=(5, 1)) + rng.normal(size=5)
-    assert loss(shifted, 3000) == pytest.approx(loss(scores, 3000), abs=1e-10)
+    for first in (0, 1):
+        assert half_loss(shifted, 3000, first) == pytest.approx(half_loss(scores, 3000, first), abs=1e-10)
     assert abs(loss(shifted, 2) - loss(scores, 2)) > 1e-4
 
 
@@ -154,20 +180,27 @@ def gradient(scores, k):
 
 @pytest.mark.statement("7.5")
 @pytest.mark.parametrize("k", [1, 2, 3, 4, 7])
-def test_gradient_through_the_steps(k):
+@pytest.mark.parametrize("first", [0, 1])
+def test_gradient_through_the_steps(k, first):
     scores, step = gaussian_scores(4, seed=7), 1e-5
-    formula, offsets = gradient(scores, k)
-    for x in range(4):
-        column = step * np.eye(4)[x]
-        slope = (half_loss(scores + column, k) - half_loss(scores - column, k)) / (2 * step)
-        assert slope == pytest.approx(offsets[x], abs=1e-9)
-        for y in range(4):
-            cell = np.zeros((4, 4))
-            cell[x, y] = step
-            slope = (half_loss(scores + cell, k) - half_loss(scores - cell, k)) / (2 * step)
-            assert slope == pytest.approx(formula[x, y], abs=1e-9)
-    np.testing.assert_allclose(formula.sum(axis=1), 0, atol=1e-12)
-    np.testing.assert_allclose(formula.sum(axis=0), offsets, atol=1e-12)
+
+    def half(shift):
+        return half_loss(scores + shift, k, first)
+
+    formula, offsets = gradient(scores.T if first else scores, k)
+    formula = formula.T if first else formula
+    for i in range(4):
+        offset = step * (np.eye(4)[:, [i]] if first else np.eye(4)[i])
+        assert (half(offset) - half(-offset)) / (2 * step) == pytest.approx(offsets[i], abs=1e-9)
+    for x, y in np.ndindex(4, 4):
+        cell = np.zeros((4, 4))
+        cell[x, y] = step
+        assert (half(cell) - half(-cell)) / (2 * step) == pytest.approx(formula[x, y], abs=1e-9)
+    leaf = torch.tensor(scores, requires_grad=True)
+    (-log_balance(leaf, steps=k, first=first).diagonal().mean()).backward()
+    np.testing.assert_allclose(leaf.grad, formula, atol=1e-12)
+    np.testing.assert_allclose(formula.sum(axis=1 - first), 0, atol=1e-12)
+    np.testing.assert_allclose(formula.sum(axis=first), offsets, atol=1e-12)
 
 
 @pytest.mark.statement("7.6")
@@ -178,17 +211,23 @@ def test_curvature_in_small_offsets(k):
     s = svd.singular_values[1:]
     a, b = np.random.default_rng(9).normal(size=(2, 6))
     a_j, b_j = (svd.alpha.T @ a / 6)[1:], (svd.beta.T @ b / 6)[1:]
-    size = 1e-3
+    size, both = 1e-3, a[:, None] + b
 
-    def rise(value, offset):
-        return (value(np.log(table) + size * offset) - value(np.log(table))) / size**2
+    def second_order(value):
+        """Half of the second derivative along the offsets; of even order, so that the next term is the fourth."""
+        ends = [value(np.log(table) + sign * size * both) for sign in (1, -1, 0)]
+        return (ends[0] + ends[1] - 2 * ends[2]) / (2 * size**2)
 
-    sight = s ** (2 * k - 2.0) * (1 - s**2) / 2 if k else np.full(5, 0.5)
-    assert rise(lambda t: half_loss(t, k), 0 * a[:, None] + b) == pytest.approx(np.sum(sight * b_j**2), rel=0.01)
-    terms = sight * (a_j**2 + b_j**2) / 2
+    half_of_x, half_of_y = (second_order(lambda t, f=first: half_loss(t, k, f)) for first in (0, 1))
     if k == 0:
-        terms = (a_j**2 + b_j**2 + 2 * s * a_j * b_j) / 2
-    assert rise(lambda t: loss(t, k), a[:, None] + b) == pytest.approx(terms.sum(), rel=0.01)
+        variance = np.sum(a_j**2 + b_j**2 + 2 * s * a_j * b_j)
+        assert np.sum(table * (both - both.mean()) ** 2) == pytest.approx(variance, rel=1e-9)
+        assert [half_of_x, half_of_y] == pytest.approx([variance / 2] * 2, rel=1e-4)
+        return
+    sight = s ** (2 * (k - 1.0)) * (1 - s**2)
+    assert half_of_x == pytest.approx(np.sum(sight * b_j**2) / 2, rel=1e-4)
+    assert half_of_y == pytest.approx(np.sum(sight * a_j**2) / 2, rel=1e-4)
+    assert second_order(lambda t: loss(t, k)) == pytest.approx(np.sum(sight * (a_j**2 + b_j**2)) / 4, rel=1e-4)
 
 
 @pytest.mark.statement("7.6")
@@ -253,6 +292,32 @@ def test_loss_of_a_batch_is_a_function_of_its_law():
 
 
 @pytest.mark.statement("7.7")
+@pytest.mark.parametrize("k", [0, 1, 2, 3])
+def test_law_over_all_batches_of_three_pairs(k):
+    """No chance is left: every batch of 300 has its multinomial probability."""
+    m, scores = 300, gaussian_scores(3, seed=27)
+    times = np.array([(i, j, m - i - j) for i in range(m + 1) for j in range(m + 1 - i)])
+    chance = multinomial(m, np.full(3, 1 / 3)).pmf(times)
+    times, chance = times[chance > 1e-18], chance[chance > 1e-18]
+    halves = np.empty((2, len(times)))
+    for first in (0, 1):
+        weights = torch.tensor(times / m)
+        logs = torch.tensor(scores) + weights.log()[:, :, None] + weights.log()[:, None, :]
+        logs = log_balance(logs, steps=k, targets=(weights, weights), first=first)
+        logs = logs.diagonal(dim1=1, dim2=2) - 2 * weights.log()
+        halves[first] = -(weights * logs).sum(1).numpy() - population_loss(uniform(3), scores, k, first)
+    xi = [influence_of_pairs(scores, k), influence_of_pairs(scores.T, k)]
+    cases = (halves[0], xi[0]), (halves[1], xi[1]), ((halves[0] + halves[1]) / 2, (xi[0] + xi[1]) / 2)
+    for losses, function in cases:
+        error, variance = math.sqrt(m) * losses, np.var(function)
+        mean = chance @ error
+        assert chance @ error**2 - mean**2 == pytest.approx(variance, rel=0.01)
+        assert abs(mean) < 0.04 * math.sqrt(variance)
+        for z, below in ((-1, 0.1587), (0, 0.5), (1, 0.8413)):
+            assert chance @ (error < z * math.sqrt(variance)) == pytest.approx(below, abs=0.03)
+
+
+@pytest.mark.statement("7.7")
 def test_variance_over_batches():
     rng = np.random.default_rng(14)
     offsets = 0.7 * (rng.normal(size=(30, 1)) + rng.normal(size=30))
@@ -264,4 +329,4 @@ def test_variance_over_batches():
         predicted = np.var((influence_of_pairs(scores, k) + influence_of_pairs(scores.T, k)) / 2)
         assert measured == pytest.approx(predicted, rel=0.15)
     end = -np.log(30**2 * np.diag(limit(scores)))
-    np.testing.assert_allclose(np.var(influence_of_pairs(scores, 60)), np.var(end), rtol=1e-8)
+    np.testing.assert_allclose(influence_of_pairs(scores, 60), end, atol=1e-8)
