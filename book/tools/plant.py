@@ -32,7 +32,7 @@ from statements import ROOT, chapter_paths
 PLANTED = ROOT / "tests" / "planted"
 KEYS = {"statement", "error", "package", "cell", "test", "true"}
 # A plant that raises one of these is no claim at all: it says nothing about the check.
-BROKEN = (NameError, SyntaxError, ImportError, AttributeError)
+BROKEN = (NameError, SyntaxError, ImportError, AttributeError, RecursionError)
 TIMEOUT = 300  # seconds, after which a run that no longer ends counts as noticed
 
 
@@ -156,7 +156,8 @@ def swap(current, fresh) -> None:
     """Give a function, or the methods of a class, the code of another."""
     if isinstance(current, type):
         for name, value in vars(fresh).items():
-            swap(vars(current).get(name), value)
+            if not isinstance(value, type):  # which may lead back here
+                swap(vars(current).get(name), value)
         return
     for name in ("__func__", "fget", "func", "__wrapped__"):
         if hasattr(current, name) and hasattr(fresh, name):
