@@ -121,7 +121,7 @@ def estimate(
 
     References
     ----------
-    Liu, Mehta, Pal, Harchaoui (2024) for the estimator. Theorem 4.8 and Proposition 4.11 of the book. Deville, Sarndal
+    Liu, Mehta, Pal, Harchaoui (2024) for the estimator. Theorem 4.9 and Proposition 4.12 of the book. Deville, Sarndal
     (1992), Calibration estimators in survey sampling, for the linearization.
 
     Examples

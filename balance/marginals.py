@@ -214,7 +214,7 @@ def importance_weighted(tables: ArrayLike, targets: Sequence[ArrayLike]) -> NDAr
 
     References
     ----------
-    Liu, Mehta, Pal, Harchaoui (2024), experiments. Proposition 6.6 of the book.
+    Liu, Mehta, Pal, Harchaoui (2024), experiments. Proposition 6.7 of the book.
 
     Examples
     --------
@@ -251,7 +251,7 @@ def importance_mse(table: ArrayLike, h: ArrayLike, n: int, targets: Sequence[Arr
 
     References
     ----------
-    Proposition 6.6 of the book.
+    Proposition 6.7 of the book.
 
     Examples
     --------
@@ -307,7 +307,7 @@ def unpaired_mse(
 
     References
     ----------
-    Theorem 6.8, Corollary 6.10a and Theorem 6.12 of the book.
+    Theorem 6.9, Corollary 6.12 and Theorem 6.14 of the book.
 
     Examples
     --------
@@ -352,7 +352,7 @@ def ridge_split(table: ArrayLike, h: ArrayLike, share: float) -> ErrorParts:
 
     References
     ----------
-    Theorem 6.12 of the book.
+    Theorem 6.14 of the book.
 
     Examples
     --------
@@ -397,7 +397,7 @@ def pooled_targets(
 
     References
     ----------
-    Theorem 6.8 of the book.
+    Theorem 6.9 of the book.
 
     Examples
     --------
@@ -458,7 +458,7 @@ def soft_balance(
 
     References
     ----------
-    Chizat, Peyre, Schmitzer, Vialard (2018). Theorem 6.13 and Proposition 6.14 of the book.
+    Chizat, Peyre, Schmitzer, Vialard (2018). Theorem 6.15 and Proposition 6.16 of the book.
 
     Examples
     --------

@@ -81,7 +81,7 @@ def balanced_variance(table: ArrayLike, h: ArrayLike, steps: int, first: int = 0
 
     References
     ----------
-    Liu, Mehta, Pal, Harchaoui (2024), sigma_k. Theorem 4.8 of the book.
+    Liu, Mehta, Pal, Harchaoui (2024), sigma_k. Theorem 4.9 of the book.
 
     Examples
     --------
@@ -174,7 +174,7 @@ def limit_influence(table: ArrayLike, h: ArrayLike) -> NDArray[np.float64]:
 
     References
     ----------
-    Bickel, Ritov, Wellner (1991). Proposition 4.7 of the book.
+    Bickel, Ritov, Wellner (1991). Proposition 4.8 of the book.
 
     Examples
     --------
@@ -209,7 +209,7 @@ def limit_variance(table: ArrayLike, h: ArrayLike) -> float:
 
     References
     ----------
-    Bickel, Ritov, Wellner (1991). Theorem 4.9 of the book.
+    Bickel, Ritov, Wellner (1991). Theorem 4.10 of the book.
 
     Examples
     --------

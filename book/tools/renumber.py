@@ -158,7 +158,8 @@ def renumbered(path: Path, known: Numbering) -> str:
 
 def files(root: Path) -> list[Path]:
     """All that may mention a number."""
-    found = [p for f in FOLDERS for p in root.joinpath(f).rglob("*")]
+    found = [p for f in FOLDERS for p in root.joinpath(f).rglob("[!.]*")]
+    found = [p for p in found if ".ipynb_checkpoints" not in p.parts]
     kinds = (".ipynb", ".md", ".py", ".toml")
     kept = [p for p in found if p.suffix in kinds and p.name not in SAMPLES]
     return sorted({*kept, *root.glob("README.md")})

@@ -599,7 +599,7 @@ def test_unavoidable_error_is_attained_in_the_limit():
     assert max(history[-1].max(), history[-2].max()) < 0.1 * (1 + 1e-9)
 
 
-@pytest.mark.statement("2.15")
+@pytest.mark.statement("2.14")
 @fast
 @given(seeds)
 def test_scores_and_costs(seed):
@@ -622,7 +622,7 @@ def test_scores_and_costs(seed):
     assert -1e-12 <= -(scores * plan).sum() - cheapest <= eps * np.log(3)
 
 
-@pytest.mark.statement("2.15")
+@pytest.mark.statement("2.14")
 @pytest.mark.parametrize("shape", [(4, 4), (300, 300), (4, 8), (8, 4)])
 def test_share_of_the_cost_bound_in_closed_form(shape):
     """Cost 1 off the diagonal, columns or rows copied: the copies do not enter the bound."""
@@ -635,7 +635,7 @@ def test_share_of_the_cost_bound_in_closed_form(shape):
     assert n < 300 or share > 0.58
 
 
-@pytest.mark.statement("2.15")
+@pytest.mark.statement("2.14")
 def test_cost_bound_is_sharp_for_large_tables():
     log_n = np.array([1e2, 1e3, 1e4, 1e5])
     z = log_n - np.log(log_n)
@@ -658,7 +658,7 @@ def product_of(factors):
     return product
 
 
-@pytest.mark.statement("2.16")
+@pytest.mark.statement("2.15")
 @pytest.mark.parametrize("axes", [3, 4])
 def test_any_number_of_axes(axes):
     """Descent, limit, Pythagoras and the values of the dual."""
@@ -684,7 +684,7 @@ def test_any_number_of_axes(axes):
     assert np.abs(nearest - run.table.ravel()).max() < 1e-4
 
 
-@pytest.mark.statement("2.16")
+@pytest.mark.statement("2.15")
 @pytest.mark.parametrize("axes", [3, 4])
 def test_each_step_is_a_projection_with_product_factors(axes):
     start, targets = several_axes(axes)
@@ -705,7 +705,7 @@ def test_each_step_is_a_projection_with_product_factors(axes):
         before = run.table
 
 
-@pytest.mark.statement("2.16")
+@pytest.mark.statement("2.15")
 @pytest.mark.parametrize("shape", [(2, 3, 4), (2, 2, 3, 2)])
 def test_odds_ratios_on_all_pairs_of_axes_leave_product_factors(shape):
     """The functions without mixed differences are the sums of functions of one coordinate."""
@@ -732,14 +732,14 @@ def test_odds_ratios_on_all_pairs_of_axes_leave_product_factors(shape):
 
 
 def dual_of_axes(start, targets, phi):
-    """G of Proposition 2.16 (f), its gradient axis by axis, and the scaled table."""
+    """G of Proposition 2.15 (f), its gradient axis by axis, and the scaled table."""
     scaled = start * product_of([np.exp(f) for f in phi])
     value = sum(t @ f for t, f in zip(targets, phi, strict=True)) - scaled.sum() + 1
     axes = range(start.ndim)
     return value, [t - scaled.sum(axis=tuple({*axes} - {a})) for a, t in enumerate(targets)], scaled
 
 
-@pytest.mark.statement("2.16")
+@pytest.mark.statement("2.15")
 @pytest.mark.parametrize("axes", [3, 4])
 def test_dual_with_more_axes(axes):
     """The gradient, the gap to a feasible table, and the maximum over one block and over all."""
@@ -766,7 +766,7 @@ def test_dual_with_more_axes(axes):
     assert abs(value - kl_divergence(run.table, start)) < 1e-11 and max(np.abs(s).max() for s in slopes) < 1e-12
 
 
-@pytest.mark.statement("2.16")
+@pytest.mark.statement("2.15")
 def test_a_supremum_that_is_not_attained_with_three_axes():
     """One feasible table, which empties two cells: G stays about 1/(4t) below the supremum after t sweeps."""
     start = np.multiply.outer([[1, 1], [0, 1]], [2, 3]) / 15
@@ -776,7 +776,7 @@ def test_a_supremum_that_is_not_attained_with_three_axes():
         assert low < 4 * sweeps * (np.log(3 / 2) - dual_of_axes(start, goals, phi)[0]) < 1
 
 
-@pytest.mark.statement("2.16")
+@pytest.mark.statement("2.15")
 def test_an_infeasible_table_with_three_axes():
     """Pairs of axes see full tables, and yet nothing fits."""
     parity = np.indices((2, 2, 2)).sum(axis=0) % 2

@@ -82,7 +82,7 @@ def largest_value(least):
 
 
 def second_bound(wrong, c, r, p):
-    """The bound of Proposition 3.7 on the second term."""
+    """The bound of Proposition 3.8 on the second term."""
     return np.abs(wrong).max() * np.abs(c).max() * np.abs(r - p).sum()
 
 
@@ -305,7 +305,7 @@ def test_two_half_steps_suffice_if_no_value_lies_between_0_and_1(table):
     assert np.allclose(in_cells(table, third), in_cells(table, second), atol=1e-12)
 
 
-@pytest.mark.statement("3.7")
+@pytest.mark.statement("3.8")
 @quick
 @given(counts(least=2, most=4), st.integers(0, 99))
 def test_half_step_to_first_order(table, seed):
@@ -321,7 +321,7 @@ def test_half_step_to_first_order(table, seed):
         assert abs(second) <= second_bound(error, c, r, p) + 1e-12
 
 
-@pytest.mark.statement("3.7")
+@pytest.mark.statement("3.8")
 def test_bound_on_the_second_term_is_nearly_attained():
     p, signs, rows = np.full((2, 2), 0.25), np.array([[1, -1], [-1, 1]]), np.array([[1], [-1]])
     r = p - signs * rows / 10 + rows / 2000
@@ -332,7 +332,7 @@ def test_bound_on_the_second_term_is_nearly_attained():
         assert 0.99 * bound < second <= bound
 
 
-@pytest.mark.statement("3.7")
+@pytest.mark.statement("3.8")
 def test_density_moves_by_centering():
     p, h = SPARSE_COUNTS / 21, random_function(SPARSE_COUNTS)
     h = h - (p * h).sum()
@@ -344,7 +344,7 @@ def test_density_moves_by_centering():
         assert gaps[0] / gaps[1] == pytest.approx(4, abs=0.05)
 
 
-@pytest.mark.statement("3.8")
+@pytest.mark.statement("3.10")
 @quick
 @given(counts(least=2))
 def test_chi_square(table):
@@ -353,13 +353,13 @@ def test_chi_square(table):
     assert table.sum() * np.sum(values[1:] ** 2) == pytest.approx(pearson, abs=1e-9)
 
 
-@pytest.mark.statement("3.8")
+@pytest.mark.statement("3.10")
 def test_published_inertias_of_hair_and_eyes():
     values = markov_svd(load_table("hair_eye").counts).singular_values
     assert np.allclose(values[1:] ** 2, [0.208773, 0.022227, 0.002598], atol=5e-7)
 
 
-@pytest.mark.statement("3.9")
+@pytest.mark.statement("3.11")
 @pytest.mark.parametrize("rho", [0.7, -0.5])
 def test_mehler(rho):
     nodes, weights = np.polynomial.hermite_e.hermegauss(30)
@@ -377,7 +377,7 @@ def test_mehler(rho):
     assert linear == pytest.approx(1, abs=1e-3)
 
 
-@pytest.mark.statement("3.9")
+@pytest.mark.statement("3.11")
 @pytest.mark.parametrize("rho", [0.7, -0.5])
 def test_density_of_a_gaussian_pair(rho):
     nodes, weights = np.polynomial.hermite_e.hermegauss(40)
@@ -394,7 +394,7 @@ def test_density_of_a_gaussian_pair(rho):
         assert series == pytest.approx(ratio, rel=1e-6) and closed == pytest.approx(ratio, rel=1e-12)
 
 
-@pytest.mark.statement("3.10")
+@pytest.mark.statement("3.12")
 @quick
 @given(counts(least=3), st.data())
 def test_merging_lowers_singular_values(table, data):
@@ -408,7 +408,7 @@ def test_merging_lowers_singular_values(table, data):
     assert np.all(found <= markov_svd(table).singular_values[:2] + 1e-10)
 
 
-@pytest.mark.statement("3.10")
+@pytest.mark.statement("3.12")
 @quick
 @given(counts(least=2), st.integers(0, 99))
 def test_merging_proportional_rows_and_columns_loses_nothing(table, seed):
@@ -420,11 +420,11 @@ def test_merging_proportional_rows_and_columns_loses_nothing(table, seed):
 
 
 def sides(rho, lost):
-    """Both bounds of (3.25)."""
+    """Both bounds of (3.26)."""
     return rho * (1 - lost), rho * (1 - lost) + rho**2 * lost
 
 
-@pytest.mark.statement("3.11")
+@pytest.mark.statement("3.13")
 @pytest.mark.parametrize("rho", [0.3, 0.9, -0.6])
 def test_cells_of_a_gaussian_pair(rho):
     errors, size = [], np.array([4, 16, 64, 128])
@@ -440,7 +440,7 @@ def test_cells_of_a_gaussian_pair(rho):
     assert np.polyfit(np.log(size[1:]), np.log(errors[1:]), 1)[0] == pytest.approx(-2, abs=0.1)
 
 
-@pytest.mark.statement("3.11")
+@pytest.mark.statement("3.13")
 @pytest.mark.parametrize("rho", [1e-3, 0.1, 0.5, 0.9, 0.9999])
 def test_two_cells_in_closed_form(rho):
     value, (low, high) = 2 / math.pi * math.asin(rho), sides(rho, 1 - 2 / math.pi)
@@ -453,7 +453,7 @@ def test_two_cells_in_closed_form(rho):
         assert operators.maximal_correlation(operators.gaussian_table(rho, 2)) == pytest.approx(value, rel=1e-9)
 
 
-@pytest.mark.statement("3.11")
+@pytest.mark.statement("3.13")
 @pytest.mark.parametrize("rho", [0.05, 0.1, 0.3, 0.8])
 def test_cells_that_are_not_symmetric(rho):
     """Three cells by Gauss-Legendre: where the cut is far out, the second-order term in rho is needed."""
@@ -470,7 +470,7 @@ def test_cells_that_are_not_symmetric(rho):
         assert low - 1e-9 <= operators.maximal_correlation(table) <= high + 1e-9
 
 
-@pytest.mark.statement("3.12")
+@pytest.mark.statement("3.14")
 @quick
 @given(counts(least=2), st.integers(0, 1))
 def test_mixing(table, start):
@@ -492,7 +492,7 @@ def test_mixing(table, start):
     assert np.allclose(chain @ svd.alpha, s**2 * svd.alpha, atol=1e-9)
 
 
-@pytest.mark.statement("3.12")
+@pytest.mark.statement("3.14")
 @pytest.mark.parametrize("s", [0.2, 0.8])
 @pytest.mark.parametrize("law", [[1, 0], [0.6, 0.4]])
 def test_both_bounds_on_mixing_are_attained(s, law):
@@ -504,7 +504,7 @@ def test_both_bounds_on_mixing_are_attained(s, law):
         assert reached == pytest.approx(mixing_bounds(s, t, start), rel=1e-9)
 
 
-@pytest.mark.statement("3.13")
+@pytest.mark.statement("3.15")
 @quick
 @given(st.integers(2, 8), st.fractions(0, 1, max_denominator=20))
 def test_dependent_table(m, s):
@@ -523,7 +523,7 @@ def test_dependent_table(m, s):
     assert np.allclose(table.sum(axis=0), 1 / m) and np.allclose(table.sum(axis=1), 1 / m)
 
 
-@pytest.mark.statement("3.14")
+@pytest.mark.statement("3.16")
 @quick
 @given(st.integers(2, 5), st.integers(2, 5), st.integers(0, 99))
 def test_prescribed_singular_values(m, l, seed):
@@ -548,7 +548,7 @@ def polynomials(masses):
     return found[1:]
 
 
-@pytest.mark.statement("3.14")
+@pytest.mark.statement("3.16")
 def test_which_function_carries_which_value():
     """s_2 belongs to the polynomials of degree 1, s_3 to those of degree 2."""
     row, column, values = np.array([0.2, 0.3, 0.5]), np.array([0.3, 0.2, 0.4, 0.1]), [0.2, 0.05]
@@ -572,7 +572,7 @@ def test_which_function_carries_which_value():
     np.testing.assert_allclose(small, np.array([[1 + u, 1 - u], [3 * (1 - v), 3 * (1 + v)]]) / 8, rtol=1e-12)
 
 
-@pytest.mark.statement("3.14")
+@pytest.mark.statement("3.16")
 @pytest.mark.parametrize("third", [0, 0.5, 1])
 def test_two_rare_values_attain_the_condition(third):
     """alpha_2 and -beta_2 are the indicators of the rarest values, centered; alpha_3 and beta_3 vanish there."""
@@ -591,7 +591,7 @@ def test_two_rare_values_attain_the_condition(third):
     assert np.allclose(found, [1, *values], atol=1e-12)
 
 
-@pytest.mark.statement("3.14")
+@pytest.mark.statement("3.16")
 def test_largest_prescribed_value():
     table = operators.table_with_singular_values([1, 1], [1, 3], [1 / math.sqrt(3)])
     assert np.allclose(table, [[0.25, 0.25], [0, 0.5]])
@@ -601,7 +601,7 @@ def test_largest_prescribed_value():
     assert np.allclose(uniform, np.eye(2) / 2)
 
 
-@pytest.mark.statement("3.14")
+@pytest.mark.statement("3.16")
 @pytest.mark.parametrize("p", [0.1, 0.25, 0.4])
 def test_condition_is_sharp_and_the_allowed_values_are_convex(p):
     limit = largest_value(p)
@@ -626,7 +626,7 @@ def test_condition_is_sharp_and_the_allowed_values_are_convex(p):
         assert operators.table_with_singular_values(row, column, between).min() >= 0
 
 
-@pytest.mark.statement("3.15")
+@pytest.mark.statement("3.7")
 @quick
 @example(BLOCKS)
 @example(BLOCKS[:2, :3])
@@ -654,7 +654,7 @@ def test_ones_count_components(table):
         assert np.allclose(fixed[inside], fixed[inside][0], atol=1e-6)
 
 
-@pytest.mark.statement("3.16")
+@pytest.mark.statement("3.17")
 @pytest.mark.parametrize(("x", "y"), [((0, 0, 1, 1, 1), (0, 1, 1, 2, 2)), ((0, 0, 1, 2, 2, 2), (0, 1, 1, 2, 3, 3))])
 def test_spurious_dependence(x, y):
     inertias = []
@@ -681,7 +681,7 @@ LOCAL = [
 ]
 
 
-@pytest.mark.statement("2.14")
+@pytest.mark.statement("3.9")
 @pytest.mark.parametrize(("table", "targets"), LOCAL)
 def test_local_rate(table, targets):
     targets = [np.array(t) for t in targets]
@@ -698,7 +698,7 @@ def test_local_rate(table, targets):
     assert np.polyfit(early, divergence, 1)[0] == pytest.approx(2 * np.log(rate), rel=0.01)
 
 
-@pytest.mark.statement("2.14")
+@pytest.mark.statement("3.9")
 @pytest.mark.parametrize(("table", "targets"), LOCAL)
 def test_errors_and_table_near_the_limit(table, targets):
     targets = [np.array(t) for t in targets]
@@ -718,7 +718,7 @@ def test_errors_and_table_near_the_limit(table, targets):
     assert np.allclose(moved, (e[:, None] - mean)[seen], rtol=0, atol=1e-2 * np.abs(moved).max())
 
 
-@pytest.mark.statement("2.14")
+@pytest.mark.statement("3.9")
 @pytest.mark.parametrize(
     ("table", "targets"),
     [
@@ -735,7 +735,7 @@ def test_one_sweep_suffices_if_s_is_zero(table, targets):
     assert np.abs(run.iterates[2] - run.table).max() < 1e-15 and run.history[2].max() < 1e-15
 
 
-@pytest.mark.statement("2.14")
+@pytest.mark.statement("3.9")
 def test_exact_recursion_of_the_errors():
     table, targets = random_problem(8)
     t = data_balance(table, targets, steps=4, keep_iterates=True).iterates

@@ -155,7 +155,7 @@ def test_closed_form_is_the_iteration(law, first):
 
 
 def roof(table, h, k):
-    """The upper bound of (4.17)."""
+    """The upper bound of (4.18)."""
     s = max((v for v in markov_svd(table).singular_values if v < 1 - 1e-9), default=0.0)
     limit = limit_variance(table, h)
     return limit + s ** (2 * (k - 1)) * (balanced_variance(table, h, 0) - limit)
@@ -239,7 +239,7 @@ def test_the_order_of_the_steps(law):
     close(difference, means[1] - means[0], 1e-8, 1e-10)
 
 
-@pytest.mark.statement("4.6a")
+@pytest.mark.statement("4.7")
 def test_explaining_more_is_not_enough():
     table, h = np.array([[3, 0, 0], [4, 4, 2], [3, 0, 0]]), np.array([[2, 2, 0], [1, 0, 0], [0, 1, 1]])
     means = [variance(conditional_mean(table, h, axis), table.sum(axis=1 - axis)) for axis in (0, 1)]
@@ -250,18 +250,18 @@ def test_explaining_more_is_not_enough():
     assert means[0] > means[1] and ends_on_x > ends_on_y
 
 
-@pytest.mark.statement("4.7")
+@pytest.mark.statement("4.8")
 @pytest.mark.parametrize(("table", "h"), [(P, H), (NEAR, NEAR_H), (BLOCKS, np.sin(np.arange(25.0)).reshape(5, 5))])
 def test_many_steps_reach_the_limit(table, h):
     close(balanced_variance(table, h, 300), limit_variance(table, h), 1e-9, 1e-15)
     seen = table > 0  # elsewhere a function is not determined
     late = influence_function(table, h, 300)
     np.testing.assert_allclose(late[seen], limit_influence(table, h)[seen], rtol=0, atol=1e-12)
-    close(limit_variance(P, H), (1 + 2 - 0.5 + 3) ** 2 / (1 / 0.3 + 1 / 0.1 + 1 / 0.15 + 1 / 0.45), 1e-12, 0)  # (4.22)
+    close(limit_variance(P, H), (1 + 2 - 0.5 + 3) ** 2 / (1 / 0.3 + 1 / 0.1 + 1 / 0.15 + 1 / 0.45), 1e-12, 0)  # (4.26)
     assert limit_variance([[0.4, 0.1], [0.5, 0]], H) < 1e-28
 
 
-@pytest.mark.statement("4.7")
+@pytest.mark.statement("4.8")
 @fast
 @given(laws())
 def test_the_limit_is_the_residual_of_additive_regression(law):
@@ -277,7 +277,7 @@ def test_the_limit_is_the_residual_of_additive_regression(law):
     seen = table > 0
     np.testing.assert_allclose(limit_influence(table, h)[seen], residual[seen], rtol=0, atol=1e-8)
     f, g = fit[:m, None], fit[None, m:]
-    for axis, own, other in ((0, f, g), (1, g, f)):  # (4.20)
+    for axis, own, other in ((0, f, g), (1, g, f)):  # (4.24)
         left = own.ravel() + conditional_mean(table, other, axis)
         np.testing.assert_allclose(left, conditional_mean(table, h, axis), rtol=0, atol=1e-9)
 
@@ -302,7 +302,7 @@ def balanced_errors(table, h, n, most):
     return chance, np.array(errors), np.array(linear)
 
 
-@pytest.mark.statement("4.8")
+@pytest.mark.statement("4.9")
 @pytest.mark.parametrize(("table", "h", "precision"), [(P, H, 0.005), (NEAR, NEAR_H, 0.02)])
 def test_remainder_and_normal_limit_by_exact_enumeration(table, h, precision):
     sigma_2 = np.array([balanced_variance(table, h, k) for k in range(5)])
@@ -322,12 +322,12 @@ def test_remainder_and_normal_limit_by_exact_enumeration(table, h, precision):
 
 
 def van_trees(n, c, g, table):
-    """The right-hand side of (4.25)."""
+    """The right-hand side of (4.30)."""
     spread = np.sum(table * g**2)
     return spread**2 / (spread / (1 - c**2 * np.max(g**2) / n) + math.pi**2 / c**2)
 
 
-@pytest.mark.statement("4.9")
+@pytest.mark.statement("4.10")
 @pytest.mark.parametrize(("n", "c"), [(80, 2.0), (50, 3.0), (1000, 1.0)])
 def test_van_trees_against_quadrature(n, c):
     delta = c / math.sqrt(n)
@@ -343,13 +343,13 @@ def test_van_trees_against_quadrature(n, c):
     g = limit_influence(P, H)
     if c**2 * np.max(g**2) < n:
         assert (c * 1.36125) ** 2 >= van_trees(n, c, g, P) > 0
-        # (4.25) is a little below the inequality with the mean of I(t) itself
+        # (4.30) is a little below the inequality with the mean of I(t) itself
         scores = np.sum(P * g**2 / (1 + t[:, None, None] * g), axis=(1, 2))
         better = limit_variance(P, H) ** 2 / (np.average(scores, weights=prior) + (math.pi / c) ** 2)
         assert 0.8 * better < van_trees(n, c, g, P) <= better
 
 
-@pytest.mark.statement("4.9")
+@pytest.mark.statement("4.10")
 def test_van_trees_reaches_the_variance_of_the_limit_and_balancing_stays_above():
     g, n, c = limit_influence(P, H), 40, 2.0
     assert 0.99 * 1.36125 < van_trees(10**9, 100, g, P) < 1.36125
@@ -369,7 +369,7 @@ def test_van_trees_reaches_the_variance_of_the_limit_and_balancing_stays_above()
     assert np.max(mse, axis=0)[5] > 1.5 * np.max(mse, axis=0)[4]  # and worse nearby
 
 
-@pytest.mark.statement("4.9")
+@pytest.mark.statement("4.10")
 @fast
 @given(laws())
 def test_the_efficiency_bound_is_the_best_cramer_rao_bound(law):
@@ -391,7 +391,7 @@ def test_the_efficiency_bound_is_the_best_cramer_rao_bound(law):
     slope = directions.T @ values
     bound = slope @ np.linalg.solve(information, slope) if directions.size else 0.0
     close(bound, limit_variance(table, h), 1e-8, 1e-10)
-    # (b): the control variate (4.21) is unbiased along the path and attains the bound
+    # (b): the control variate (4.25) is unbiased along the path and attains the bound
     additive = values - g
     for t in (-0.2, 0.1):
         law_t = mass * (1 + t * g)
@@ -414,7 +414,7 @@ def calibrated(table, R, F, slope, start):
     return R * F(potentials @ design).reshape(table.shape)
 
 
-@pytest.mark.statement("4.10")
+@pytest.mark.statement("4.11")
 @pytest.mark.parametrize("kind", ["raking", "regression", "likelihood", "logit"])
 def test_calibration_has_the_efficient_influence_function(kind):
     F, slope = {
@@ -457,7 +457,7 @@ def test_calibration_has_the_efficient_influence_function(kind):
         np.testing.assert_allclose(data_balance(R, targets, tol=1e-13).table, found, rtol=0, atol=1e-12)
 
 
-@pytest.mark.statement("4.11")
+@pytest.mark.statement("4.12")
 def test_outcomes_of_their_own_add_the_noise_within_cells():
     gss = load_population("gss_vocab")
     cube = np.zeros((5, 5, 11))
@@ -474,7 +474,7 @@ def test_outcomes_of_their_own_add_the_noise_within_cells():
 
     cells = np.random.default_rng(11).permutation(np.argwhere(cube))[:12]
     for first, steps in itertools.product((0, 1), range(1, 5)):
-        psi = z - mean[:, :, None] + influence_function(joint, mean, steps, first)[:, :, None]  # (4.28)
+        psi = z - mean[:, :, None] + influence_function(joint, mean, steps, first)[:, :, None]  # (4.33)
         centered = z
         for j in range(steps, 0, -1):
             over = (1, 2) if (first + j) % 2 else (0, 2)

@@ -287,7 +287,7 @@ def test_break_even():
         assert chi2 * break_even(p, a[:, None] - b, worst, 200) == pytest.approx(1 - s)
 
 
-@pytest.mark.statement("6.5a")
+@pytest.mark.statement("6.6")
 @pytest.mark.parametrize("shape", [(2, 2), (3, 3), (2, 4), (4, 3)])
 def test_exact_condition_for_no_harm(shape):
     rng = np.random.default_rng(shape)
@@ -306,7 +306,7 @@ def test_exact_condition_for_no_harm(shape):
         assert break_even(p, h, near, 400) >= (1 - 1e-9) / formula
 
 
-@pytest.mark.statement("6.5a")
+@pytest.mark.statement("6.6")
 def test_exact_condition_for_a_table_of_blocks():
     p = np.zeros((4, 4))
     p[:2, :2], p[2:, 2:] = [[0.2, 0.1], [0.05, 0.15]], [[0.1, 0.1], [0.2, 0.1]]
@@ -320,7 +320,7 @@ def test_exact_condition_for_a_table_of_blocks():
     assert break_even(p, worst, near, 400) == pytest.approx(1 / formula, rel=1e-6)
 
 
-@pytest.mark.statement("6.6")
+@pytest.mark.statement("6.7")
 def test_importance_weighting_to_first_order():
     targets, n = at(0.1), 3000
 
@@ -339,7 +339,7 @@ def test_importance_weighting_to_first_order():
         assert importance_mse(table, h, 1, (table.sum(axis=1), table.sum(axis=0))) == pytest.approx(variance_of)
 
 
-@pytest.mark.statement("6.6")
+@pytest.mark.statement("6.7")
 def test_importance_weighting_against_enumeration():
     law, h = np.array([[0.3, 0.1], [0.15, 0.45]]), np.array([[1, -2], [0.5, 3]])
     right, truth, values = (law.sum(axis=1), law.sum(axis=0)), np.sum(law * h), []
@@ -359,7 +359,7 @@ def test_importance_weighting_against_enumeration():
     assert to_infinity(values) == pytest.approx(formula, rel=1.5e-3)
 
 
-@pytest.mark.statement("6.6")
+@pytest.mark.statement("6.7")
 @settings(deadline=None, max_examples=30)
 @given(seeds, st.sampled_from([(3, 4), (4, 3), (3, 3)]))
 def test_importance_weighting_in_the_singular_basis(seed, shape):
@@ -377,7 +377,7 @@ def test_importance_weighting_in_the_singular_basis(seed, shape):
     assert variance(p, h) - importance_mse(p, h, 1, right) == pytest.approx(saved, rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.statement("6.7")
+@pytest.mark.statement("6.8")
 def test_expected_mass_of_importance_weighting():
     excess, law = [], np.array([[0.35, 0.15], [0.1, 0.4]])
     for n in (30, 60, 120):
@@ -396,7 +396,7 @@ def test_expected_mass_of_importance_weighting():
     assert masses.mean() == pytest.approx(limit, abs=4 * masses.std() / 200 + 0.005)
 
 
-@pytest.mark.statement("6.8")
+@pytest.mark.statement("6.9")
 @pytest.mark.parametrize(("steps", "first"), [(1, 0), (2, 1), (3, 0), (6, 1)])
 def test_unpaired_targets_by_numerical_derivatives(steps, first):
     n, auxiliary = 100, 250
@@ -413,7 +413,7 @@ def test_unpaired_targets_by_numerical_derivatives(steps, first):
         assert value == pytest.approx(exact, rel=1e-6)
 
 
-@pytest.mark.statement("6.8")
+@pytest.mark.statement("6.9")
 def test_pooled_targets_are_posterior_means():
     counts, prior, worth = np.array([[3, 1, 0], [2, 2, 4]]), (np.array([0.3, 0.7]), np.array([0.2, 0.2, 0.6])), 5
     for axis, target in enumerate(pooled_targets(counts, prior, worth)):
@@ -434,7 +434,7 @@ def turning_point(p, f, steps):
     return noise / (variance(p, f) - variance(p, psi))
 
 
-@pytest.mark.statement("6.9")
+@pytest.mark.statement("6.10")
 def test_auxiliary_targets_for_a_table_of_blocks():
     p = np.kron(np.diag([0.3, 0.7]), [[0.4, 0.1], [0.1, 0.4]])
     svd, rng = markov_svd(p), np.random.default_rng(3)
@@ -446,7 +446,7 @@ def test_auxiliary_targets_for_a_table_of_blocks():
         assert 1 / 1.6 < turning_point(p, h, 200) < 2.5
 
 
-@pytest.mark.statement("6.9")
+@pytest.mark.statement("6.10")
 def test_auxiliary_targets_against_not_balancing():
     rng = np.random.default_rng(9)
     for _ in range(6):
@@ -465,7 +465,7 @@ def test_auxiliary_targets_against_not_balancing():
             assert worse.auxiliary > worse.plain and better.auxiliary < better.plain
 
 
-@pytest.mark.statement("6.10")
+@pytest.mark.statement("6.11")
 @pytest.mark.parametrize("auxiliary", [30, 300])
 def test_pooling_is_safe_up_to_the_threshold(auxiliary):
     n, rng = 100, np.random.default_rng(10)
@@ -482,7 +482,7 @@ def test_pooling_is_safe_up_to_the_threshold(auxiliary):
                 assert mse.pooled <= mse.plain
 
 
-@pytest.mark.statement("6.10")
+@pytest.mark.statement("6.11")
 def test_pooling_is_safe_for_tables_of_blocks():
     rng = np.random.default_rng(2)
     diagonal, blocks = np.diag([0.3, 0.7]), np.kron(np.diag([0.3, 0.7]), [[0.35, 0.15], [0.15, 0.35]])
@@ -494,7 +494,7 @@ def test_pooling_is_safe_for_tables_of_blocks():
     assert mse.pooled == pytest.approx(mse.plain / 2)
 
 
-@pytest.mark.statement("6.10a")
+@pytest.mark.statement("6.12")
 @pytest.mark.parametrize(("steps", "first"), [(1, 0), (2, 1), (3, 0), (6, 1)])
 @pytest.mark.parametrize("auxiliary", [40, 250])
 def test_margins_of_one_survey(steps, first, auxiliary):
@@ -513,7 +513,7 @@ def test_margins_of_one_survey(steps, first, auxiliary):
     assert saved == pytest.approx(auxiliary / (n + auxiliary) * gain)
 
 
-@pytest.mark.statement("6.10a")
+@pytest.mark.statement("6.12")
 def test_when_the_margins_of_one_survey_pay():
     rng = np.random.default_rng(10)
 
@@ -547,7 +547,7 @@ def test_when_the_margins_of_one_survey_pay():
         assert mse.ridge == pytest.approx(best, rel=1e-6)
 
 
-@pytest.mark.statement("6.10a")
+@pytest.mark.statement("6.12")
 def test_margins_of_one_survey_by_simulation():
     n, auxiliary, draws, rng = 1000, 1500, 20_000, np.random.default_rng(4)
     pairs, survey = (rng.multinomial(size, LAW.ravel(), draws).reshape(-1, *LAW.shape) for size in (n, auxiliary))
@@ -558,7 +558,7 @@ def test_margins_of_one_survey_by_simulation():
         assert squares.mean() == pytest.approx(value, abs=4 * squares.std() / draws**0.5 + 0.01 * value)
 
 
-@pytest.mark.statement("6.11")
+@pytest.mark.statement("6.13")
 def test_pooling_can_lose():
     f = np.array([-0.5, 0, 0.5])
     p, h, n = dependent_table(3, 0.9), f[:, None] - f, 400
@@ -578,7 +578,7 @@ def test_pooling_can_lose():
         assert squares.mean() == pytest.approx(value, abs=4 * squares.std() / 100 + 0.04 * value)
 
 
-@pytest.mark.statement("6.12")
+@pytest.mark.statement("6.14")
 @settings(deadline=None, max_examples=15)
 @given(seeds, st.floats(0.05, 0.98))
 def test_ridge_is_the_best_linear_rule(seed, weight):
@@ -603,7 +603,7 @@ def test_ridge_is_the_best_linear_rule(seed, weight):
     assert mse.ridge < min(mse[:3])
 
 
-@pytest.mark.statement("6.12")
+@pytest.mark.statement("6.14")
 @pytest.mark.parametrize("shape", [(3, 4), (4, 2)])
 def test_best_linear_rule_of_any_shape(shape):
     rng = np.random.default_rng(shape)
@@ -612,7 +612,7 @@ def test_best_linear_rule_of_any_shape(shape):
     weight = auxiliary / (n + auxiliary)
     right, f, g = (p.sum(axis=1), p.sum(axis=0)), rng.normal(size=m), rng.normal(size=shape[1])
 
-    def rule(pairs, x, y):  # (6.21), as a table that is summed
+    def rule(pairs, x, y):  # (6.23), as a table that is summed
         return pairs * (h - f[:, None] - g) + (x * f)[:, None] / shape[1] + y * g / m
 
     own = variance(right[0], f) + variance(right[1], g)
@@ -637,7 +637,7 @@ def test_best_linear_rule_of_any_shape(shape):
     assert n * unpaired_mse(p, h, n, auxiliary, 2).ridge == pytest.approx(formula, rel=1e-9)
 
 
-@pytest.mark.statement("6.13")
+@pytest.mark.statement("6.15")
 @pytest.mark.parametrize("first", [0, 1])
 def test_unbalanced_steps_attain_the_best_linear_rule(first):
     n, auxiliary = 100, 60
@@ -655,7 +655,7 @@ def test_unbalanced_steps_attain_the_best_linear_rule(first):
     assert exact == pytest.approx(unpaired_mse(LAW, LAW_H, n, auxiliary, 1).ridge, rel=1e-6)
 
 
-@pytest.mark.statement("6.13")
+@pytest.mark.statement("6.15")
 @pytest.mark.parametrize("exponent", [0.3, 0.6, 0.9])
 def test_rate_of_unbalanced_steps(exponent):
     p, _, (x, y) = random_case(np.random.default_rng(13), 2, 3)
@@ -673,7 +673,7 @@ def test_rate_of_unbalanced_steps(exponent):
     np.testing.assert_allclose(soft_balance(p, (x, y), exponent, steps=800), table / table.sum(), atol=1e-12)
 
 
-@pytest.mark.statement("6.13")
+@pytest.mark.statement("6.15")
 def test_unbalanced_steps_minimize_the_sum_of_divergences():
     def divergence(a, b):
         return np.sum(a * np.log(a / b) - a + b)
@@ -696,7 +696,7 @@ def test_unbalanced_steps_minimize_the_sum_of_divergences():
     np.testing.assert_allclose(soft_balance(p, (x, y), weight, steps=400), best / best.sum(), atol=1e-5)
 
 
-@pytest.mark.statement("6.14")
+@pytest.mark.statement("6.16")
 @settings(deadline=None, max_examples=20)
 @given(seeds, st.floats(0.2, 1))
 def test_partial_steps_end_at_the_hard_constraint(seed, weight):
@@ -715,7 +715,7 @@ def test_partial_steps_end_at_the_hard_constraint(seed, weight):
         assert np.abs(soft_balance(start, targets, weight, steps=400) - hard).max() > 1e-5
 
 
-@pytest.mark.statement("6.14")
+@pytest.mark.statement("6.16")
 def test_partial_steps_on_a_table_with_empty_cells():
     start, goal = np.array([[0.2, 0.1, 0], [0, 0.3, 0.4]]), np.array([[0.1, 0.3, 0], [0, 0.1, 0.5]])
     targets = goal.sum(axis=1), goal.sum(axis=0)
@@ -726,7 +726,7 @@ def test_partial_steps_on_a_table_with_empty_cells():
         np.testing.assert_allclose(running, hard, atol=1e-9)
 
 
-@pytest.mark.statement("6.15")
+@pytest.mark.statement("6.17")
 @settings(deadline=None, max_examples=25)
 @given(seeds)
 def test_no_targets_are_slow(seed):
@@ -753,7 +753,7 @@ def test_no_targets_are_slow(seed):
     assert markov_svd(limit).singular_values[1] == pytest.approx(np.tanh(odds / 4), abs=1e-9)
 
 
-@pytest.mark.statement("6.16")
+@pytest.mark.statement("6.18")
 def test_misspecified_support():
     p, h, q = dependent_table(3, 0.4), np.arange(9.0).reshape(3, 3) ** 1.5, 0.1
     third = np.ones(3) / 3
