@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import linalg
 
@@ -85,6 +85,8 @@ def by_formula(table, h, k, first):
 
 @pytest.mark.statement("4.1")
 @fast
+@example((np.array([[6, 2, 1], [3, 9, 4]]), np.array([[1.0, -2.0, 0.5], [0.5, 3.0, -1.0]])), 2, 0, 1)
+@example((np.array([[6, 2], [0, 9], [4, 1]]), np.array([[1.0, -2.0], [0.5, 3.0], [2.0, 0.0]])), 4, 1, 2)
 @given(laws(), st.integers(0, 5), st.integers(0, 1), st.integers(0, 2**32 - 1))
 def test_the_error_is_the_linear_term_plus_remainders_as_fractions(law, steps, first, seed):
     table, h = law
@@ -111,6 +113,7 @@ def test_the_error_is_the_linear_term_plus_remainders_as_fractions(law, steps, f
         g = g - np.expand_dims(conditional_mean(table, g, axis), 1 - axis)
         factor = np.expand_dims(targets[axis] / path[j - 1].sum(axis=1 - axis), 1 - axis)
         close(float(parts.remainders[j - 1]), np.sum((factor - 1) * g * path[j - 1]))
+    close(float(parts.linear), np.sum((path[0] - joint) * g))
 
 
 @pytest.mark.statement("4.2")
