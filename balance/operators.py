@@ -96,7 +96,8 @@ class MarkovSVD:
     ----------
     singular_values : ndarray, shape (r,), r = min(m, l)
         1 = s_1 >= s_2 >= ... >= s_r >= 0; as many are exactly 1 as the support has components, all others are below 1.
-        The rate of balancing is the square of the largest value below 1, which is s_2 only for one component.
+        The rate of balancing to this table is the square of the largest value below 1, which is s_2 only for one
+        component.
     alpha : ndarray, shape (m, r)
         Column j - 1 is alpha_j. The columns are orthonormal in L2(P_X); the first is constant 1. The entry of
         largest modulus of every column (the first, on a tie) is positive.
@@ -190,8 +191,8 @@ def markov_svd(table: ArrayLike) -> MarkovSVD:
 def maximal_correlation(table: ArrayLike) -> float:
     r"""Largest correlation of a function of X with a function of Y: the second singular value s_2.
 
-    It is exactly 1 if the support has several components. Then it is not the rate of balancing, which is set by the
-    largest singular value below 1; read that from `markov_svd`.
+    It is exactly 1 if the support has several components. Then it does not set the rate of balancing to this table,
+    which is the square of the largest singular value below 1; read that from `markov_svd`.
 
     Parameters
     ----------
