@@ -83,9 +83,10 @@ def estimate(
               \text{standard error}^2 = \frac{n}{n - d} \sum_i w_i^2 \psi_i^2, \qquad
               \psi = C_1 \cdots C_k z,
 
-    where :math:`C_j z` is z minus its weighted mean given the variable of half-step j, and d counts the fitted means: 1
-    without balancing, the number of values of the first variable after one half-step, and one less for each further
-    variable after its half-step: m + l - 1 for two of them. To convergence this is the linearization of raking.
+    where :math:`C_j z` is z minus its weighted mean given the variable of half-step j (without balancing, :math:`\psi`
+    is z minus its weighted mean), and d counts the fitted means: 1 without balancing, the number of values of the first
+    variable after one half-step, and one less for each further variable after its half-step: m + l - 1 for two of
+    them. To convergence this is the linearization of raking.
 
     Parameters
     ----------
