@@ -181,6 +181,7 @@ SEEDED = [
     ("lengths", lengthen(16, [4])),
     ("imports", replace(2, "import matplotlib.pyplot as plt", "import pandas as plt")),
     ("imports", replace(4, "x = 1", "import numpy as np\nx = 1")),
+    ("documented", replace(4, "x = 1", "def one():\n    return 1\n\n\nx = 1")),
     ("machine_paths", replace(4, "x = 1", "x = 1  # as in /home/me/data")),
 ]
 

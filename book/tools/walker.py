@@ -349,6 +349,15 @@ def imports(chapter: Chapter) -> Iterator[str]:
                     yield f"cell {cell.id} imports {name}, which we do not require"
 
 
+def documented(chapter: Chapter) -> Iterator[str]:
+    """A function that a chapter defines says in a line what it returns."""
+    for cell in chapter.code:
+        for node in ast.parse(cell.source).body:
+            kinds = ast.FunctionDef | ast.ClassDef
+            if isinstance(node, kinds) and not ast.get_docstring(node):
+                yield f"cell {cell.id}: {node.name} has no docstring"
+
+
 def machine_paths(chapter: Chapter) -> Iterator[str]:
     for cell in chapter.cells:
         if match := MACHINE_PATH.search(cell.source):
@@ -369,5 +378,6 @@ CHECKS: tuple[Callable[[Chapter], Iterator[str]], ...] = (
     figures,
     lengths,
     imports,
+    documented,
     machine_paths,
 )
