@@ -5,9 +5,8 @@ other has, such as Theorem 2.3a, and what moves keeps its old one. Then every me
 the book, the package and the tests is rewritten, with its links, check cells and marks.
 """
 
-import io
 import re
-import tokenize
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,16 @@ from pathlib import Path
 import nbformat
 from statements import (
     BOOK,
-    CAPTION,
     EQUATION,
-    EXERCISE,
-    HEADING,
     KINDS,
     NUMBER,
     ROOT,
+    Chapter,
     chapter_paths,
+    family,
     mentions,
     read,
+    remarks,
 )
 
 FOLDERS = ("balance", "benchmarks", "book", "experiments", "tests")
@@ -36,7 +35,6 @@ ANCHOR = re.compile(rf"\b({ANCHORED}|check)-(\d+)-(\d+[a-z]?)\b")
 LABEL = re.compile(
     rf"(?:check-|statement\(\"|statement = \"|@title Solution )({NUMBER})\b"
 )
-TAG = re.compile(rf"\\tag\{{({NUMBER})\}}")
 
 
 @dataclass
@@ -55,25 +53,18 @@ def numbering(paths: list[Path]) -> Numbering:
     numbers = {f: {} for f in ("Statement", "Equation", "Figure", "Exercise")}
     chapters = {}
     for path in paths:
-        count = dict.fromkeys(numbers, 0)
-        for cell in read(path).cells:
-            found = [("Figure", m.start(), m[1]) for m in CAPTION.finditer(cell.source)]
-            if cell.cell_type == "markdown":
-                for family, pattern in (("Equation", EQUATION), ("Exercise", EXERCISE)):
-                    for m in pattern.finditer(cell.source):
-                        found.append((family, m.start(), m[1]))
-                for m in HEADING.finditer(cell.source):
-                    found.append(("Statement", m.start(), f"{m[2]}.{m[3]}"))
-            for family, _, label in sorted(found, key=lambda f: f[1]):
-                if label in numbers[family]:
-                    raise ValueError(
-                        f"{family} {label} occurs twice, again in {path.name}: "
-                        "give one a label with a letter"
-                    )
-                count[family] += 1
-                numbers[family][label] = f"{int(path.name[:2])}.{count[family]}"
-                if family == "Statement":
-                    chapters[label] = path.name
+        chapter = Chapter(path, read(path))
+        count = Counter()
+        for kind, label in chapter.numbered:
+            known = numbers[family(kind)]
+            if label in known:
+                raise ValueError(
+                    f"{family(kind)} {label} occurs twice, again in {path.name}: "
+                    "give one a label with a letter"
+                )
+            count[family(kind)] += 1
+            known[label] = f"{chapter.number}.{count[family(kind)]}"
+        chapters |= {s.number: path.name for s in chapter.statements}
     return Numbering(numbers, chapters)
 
 
@@ -107,21 +98,15 @@ def rewrite_labels(text: str, known: Numbering, file: str) -> str:
     parts = re.split(rf"(\]\([^)]*#(?:{ANCHORED})-[\w-]+\))", text)
     parts[::2] = [ANCHOR.sub(lambda m: anchor(*m.groups()), p) for p in parts[::2]]
     text = LABEL.sub(label, "".join(parts))
-    return TAG.sub(lambda m: rf"\tag{{{known.new('Equation', m[1])}}}", text)
+    return EQUATION.sub(lambda m: rf"\tag{{{known.new('Equation', m[1])}}}", text)
 
 
 def in_comments(code: str, change: Callable[[str], str]) -> str:
     """The code with its comments and strings changed."""
-    lines = code.splitlines(keepends=True)
-    starts = [0]
-    for line in lines:
-        starts.append(starts[-1] + len(line))
     pieces, at = [], 0
-    for token in tokenize.generate_tokens(io.StringIO(code).readline):
-        if token.type in (tokenize.COMMENT, tokenize.STRING):
-            first, last = (starts[r - 1] + c for r, c in (token.start, token.end))
-            pieces += [code[at:first], change(code[first:last])]
-            at = last
+    for first, last in remarks(code):
+        pieces += [code[at:first], change(code[first:last])]
+        at = last
     return "".join([*pieces, code[at:]])
 
 
@@ -172,9 +157,9 @@ def main(root: Path = ROOT) -> None:
         if after != before:
             path.write_text(after)
             print(f"{path.relative_to(root)}: rewritten")
-    for family, numbers in known.numbers.items():
+    for name, numbers in known.numbers.items():
         moved = sum(old != new for old, new in numbers.items())
-        print(f"{family}: {len(numbers)} numbers, {moved} new")
+        print(f"{name}: {len(numbers)} numbers, {moved} new")
 
 
 if __name__ == "__main__":

@@ -4,10 +4,13 @@ Shared by the Sphinx extension, the walker in tests/test_book.py and the other t
 """
 
 import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 
 import nbformat
@@ -18,10 +21,9 @@ KINDS = ("Theorem", "Proposition", "Lemma", "Corollary", "Counterexample")
 # What is new has a letter, as in Theorem 2.3a, until `make renumber` numbers it.
 NUMBER = r"\d+\.\d+[a-z]?"
 NAME = re.compile(rf"({'|'.join(KINDS)}) (\d+)\.(\d+[a-z]?)")
-# the anchor behind a heading is for Jupyter, which makes another one of its own
-HEADING = re.compile(
-    rf'^### {NAME.pattern} \((.+)\)(?: <a id="[\w-]+"></a>)?$', re.MULTILINE
-)
+# The anchor behind a heading is for Jupyter, which makes another one of its own.
+HEADING = re.compile(r"^(#{1,6}) (.+?)(?: <a id=.*)?[ \t]*$", re.MULTILINE)
+TITLED = re.compile(rf"{NAME.pattern} \((.+)\)")
 EQUATION = re.compile(rf"\\tag\{{({NUMBER})\}}")
 CAPTION = re.compile(rf"(?:^\*|caption=\"\*?)Figure ({NUMBER})\.", re.MULTILINE)
 EXERCISE = re.compile(rf"^\*\*Exercise ({NUMBER})\*\*", re.MULTILINE)
@@ -81,7 +83,8 @@ def prose(text: str) -> str:
 
 def statements(text: str) -> list[Statement]:
     """The numbered statements of a text, in its order."""
-    found = HEADING.finditer(prose(text))
+    titles = (h[2] for h in HEADING.finditer(prose(text)) if h[1] == "###")
+    found = filter(None, map(TITLED.fullmatch, titles))
     return [Statement(m[1], f"{m[2]}.{m[3]}", m[4]) for m in found]
 
 
@@ -114,6 +117,11 @@ def tests(folder: Path = ROOT / "tests") -> dict[str, list[str]]:
     return found
 
 
+def family(kind: str) -> str:
+    """The things that are numbered together."""
+    return "Statement" if kind in KINDS else kind or "Equation"
+
+
 @dataclass(frozen=True)
 class Mention:
     """A place in a text that names a numbered thing."""
@@ -128,8 +136,7 @@ class Mention:
 
     @property
     def family(self) -> str:
-        """The things that are numbered together."""
-        return "Statement" if self.kind in KINDS else self.kind or "Equation"
+        return family(self.kind)
 
 
 def mentions(text: str) -> Iterator[Mention]:
@@ -147,6 +154,15 @@ def mentions(text: str) -> Iterator[Mention]:
         yield Mention("", found[1], found.start(), found.start(1), found.end())
 
 
+def remarks(code: str) -> Iterator[tuple[int, int]]:
+    """Where in a piece of code its comments and strings stand."""
+    starts = [0, *accumulate(map(len, code.splitlines(keepends=True)))]
+    for token in tokenize.generate_tokens(io.StringIO(code).readline):
+        if token.type in (tokenize.COMMENT, tokenize.STRING):
+            (row, column), (last, end) = token.start, token.end
+            yield starts[row - 1] + column, starts[last - 1] + end
+
+
 def slug(title: str) -> str:
     """The anchor of a heading: `theorem-2-3` for a statement, else as on code hosts."""
     if match := NAME.match(title):
@@ -154,12 +170,17 @@ def slug(title: str) -> str:
     return re.sub(r"[^\w\- ]", "", title.strip().lower().replace(" ", "-"))
 
 
+def plain(heading: str) -> str:
+    """A heading without formulas and type."""
+    return re.sub(r"\$[^$]*\$|[*_`]", "", heading)
+
+
 def anchors(text: str) -> set[str]:
     """What a link may point to in a text: its headings and its HTML ids."""
     text = prose(text)
-    headings = re.findall(r"^#{1,4} (.+?)(?: <a .*)?$", text, flags=re.MULTILINE)
-    plain = (re.sub(r"\$[^$]*\$|[*_`]", "", heading) for heading in headings)
-    return {slug(heading) for heading in plain} | set(HTML_ID.findall(text))
+    # deeper headings have none: `myst_heading_anchors` in _config.yml
+    linked = [h[2] for h in HEADING.finditer(text) if len(h[1]) <= 4]
+    return {slug(plain(title)) for title in linked} | set(HTML_ID.findall(text))
 
 
 @dataclass
@@ -196,6 +217,14 @@ class Chapter:
     @cached_property
     def statements(self) -> list[Statement]:
         return statements(self.text)
+
+    @property
+    def numbered(self) -> list[tuple[str, str]]:
+        """All that has a number, as pairs of kind and number, each kind in order."""
+        found = [(s.kind, s.number) for s in self.statements]
+        found += [("", number) for number in EQUATION.findall(self.text)]
+        found += [("Figure", number) for number in self.figures]
+        return found + [("Exercise", n) for n in EXERCISE.findall(self.text)]
 
     def after(self, statement: Statement) -> str:
         """The text from below a statement's heading to the next heading."""

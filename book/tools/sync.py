@@ -4,10 +4,21 @@ The address of the repository stands in _config.yml and nowhere else.
 """
 
 import re
+from functools import cache
 
 import nbformat
 import yaml
-from statements import BOOK, NAME, ROOT, chapter_paths, markdown, read, slug
+from statements import (
+    BOOK,
+    HEADING,
+    NAME,
+    ROOT,
+    chapter_paths,
+    markdown,
+    plain,
+    read,
+    slug,
+)
 
 SETUP = """\
 # Find this book's package `balance`, or say how to get it.
@@ -50,16 +61,21 @@ def setup_cell(notebook) -> nbformat.NotebookNode:
     return notebook.cells[1]
 
 
-def linked(name: str) -> set[str]:
-    """The anchors in the chapter of this name that the book links to."""
+@cache
+def targets() -> frozenset[tuple[str, str]]:
+    """The anchors that the book links to, with the files in which they stand."""
     texts = {path.name: path.read_text() for path in BOOK.glob("*.md")}
     texts |= {path.name: markdown(read(path)) for path in chapter_paths()}
-    targets = (
+    return frozenset(
         (file or home, anchor)
         for home, text in texts.items()
         for file, anchor in re.findall(r"\]\(([\w.-]*)#([\w-]+)\)", text)
     )
-    return {anchor for file, anchor in targets if file == name}
+
+
+def linked(name: str) -> set[str]:
+    """The anchors in the chapter of this name that the book links to."""
+    return {anchor for file, anchor in targets() if file == name}
 
 
 def anchor_headings(text: str, wanted: set[str]) -> str:
@@ -69,14 +85,12 @@ def anchor_headings(text: str, wanted: set[str]) -> str:
     """
 
     def anchored(heading: re.Match) -> str:
-        plain = re.sub(r"\$[^$]*\$|[*_`]", "", heading[2])
-        anchor = slug(plain)
-        needed = NAME.match(plain) or anchor in wanted
-        return f"{heading[1]}{heading[2]}" + (
-            f' <a id="{anchor}"></a>' if needed else ""
-        )
+        anchor = slug(plain(heading[2]))
+        needed = NAME.match(heading[2]) or anchor in wanted
+        mark = f' <a id="{anchor}"></a>' if needed else ""
+        return f"{heading[1]} {heading[2]}{mark}"
 
-    return re.sub(r"^(#{2,4} )(.+?)(?: <a id=.*)?$", anchored, text, flags=re.MULTILINE)
+    return HEADING.sub(anchored, text)
 
 
 def synchronize(text: str, source: str, wanted: set[str] = frozenset()) -> str:

@@ -4,11 +4,9 @@ Each check takes a chapter and yields its faults, one sentence each.
 """
 
 import ast
-import io
 import re
 import statistics
 import sys
-import tokenize
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import zip_longest
@@ -31,8 +29,7 @@ ALLOWED = {
 SECTIONS = ("When it fails", "Exercises", "Summary", "Further reading")
 SOLUTION_START = "<details><summary>Solution</summary>\n\n"
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
-FORMULA = re.compile(r"\$\$.*?\$\$|\$[^$]+\$|`[^`]+`", re.DOTALL)
-MATHEMATICS = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$((?:[^$\\]|\\.)+?)\$", re.DOTALL)
+FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$((?:[^$\\]|\\.)+?)\$", re.DOTALL)
 # as the book is configured in _config.yml
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 MARKDOWN.use(dollarmath_plugin, double_inline=True)
@@ -70,7 +67,8 @@ def structure(chapter: Chapter) -> Iterator[str]:
     for mark in ("**You will learn**", "**You need**"):
         if mark not in first:
             yield f"the first cell lacks {mark}"
-    headings = re.findall(r"^## (.+?)(?: <a .*)?$", chapter.text, flags=re.MULTILINE)
+    found = statements.HEADING.finditer(chapter.text)
+    headings = [heading[2] for heading in found if heading[1] == "##"]
     for section in SECTIONS:
         if section not in headings:
             yield f"there is no section '## {section}'"
@@ -82,24 +80,20 @@ def numbering(chapter: Chapter) -> Iterator[str]:
     yield from in_order(chapter, "statement", [s.number for s in chapter.statements])
     yield from in_order(chapter, "equation", EQUATION.findall(chapter.text))
     yield from in_order(chapter, "figure", chapter.figures)
-    for line in re.findall(r"^#+ .*$", chapter.text, flags=re.MULTILINE):
-        if statements.NAME.match(
-            line.lstrip("# ")
-        ) and not statements.HEADING.fullmatch(line):
-            yield f"the heading {line!r} is not of the form '### Kind N.k (Title)'"
+    for heading in statements.HEADING.finditer(chapter.text):
+        level, title = heading.groups()
+        stated = level == "###" and statements.TITLED.fullmatch(title)
+        if statements.NAME.match(title) and not stated:
+            yield f"the heading {title!r} is not of the form '### Kind N.k (Title)'"
 
 
 @cache
 def numbered(folder: Path) -> frozenset[tuple[str, str]]:
     """All that the chapters of a folder number, as pairs of kind and number."""
-    found = set()
-    for path in folder.glob("[0-9][0-9]_*.ipynb"):
-        chapter = Chapter(path, statements.read(path))
-        found |= {(s.kind, s.number) for s in chapter.statements}
-        found |= {("", number) for number in EQUATION.findall(chapter.text)}
-        found |= {("Figure", number) for number in chapter.figures}
-        found |= {("Exercise", number) for number in EXERCISE.findall(chapter.text)}
-    return frozenset(found)
+    chapters = (
+        Chapter(p, statements.read(p)) for p in statements.chapter_paths(folder)
+    )
+    return frozenset(pair for chapter in chapters for pair in chapter.numbered)
 
 
 def wrong_mentions(text: str, known: frozenset[tuple[str, str]]) -> Iterator[str]:
@@ -114,18 +108,15 @@ def wrong_mentions(text: str, known: frozenset[tuple[str, str]]) -> Iterator[str
 
 def references(chapter: Chapter) -> Iterator[str]:
     """Numbers that the text and the code mention must exist."""
-    numbered.cache_clear()
     known = numbered(chapter.path.parent)
-    yield from wrong_mentions(FORMULA.sub("", chapter.text), known)
+    yield from wrong_mentions(FORMULA.sub("", without_code(chapter.text)), known)
     for cell in chapter.code:
         yield from wrong_mentions(remarks(cell.source), known)
 
 
 def remarks(code: str) -> str:
     """The comments and the strings of a piece of code."""
-    tokens = tokenize.generate_tokens(io.StringIO(code).readline)
-    kept = [t.string for t in tokens if t.type in (tokenize.COMMENT, tokenize.STRING)]
-    return "\n".join(kept)
+    return "\n".join(code[first:last] for first, last in statements.remarks(code))
 
 
 def sets_equal(chapter: Chapter) -> Iterator[str]:
@@ -196,12 +187,15 @@ def exercises(chapter: Chapter) -> Iterator[str]:
                 yield f"cell {cell.id}: a solution in code asserts its result"
 
 
+def without_code(text: str) -> str:
+    """The text without its code, in blocks and in lines."""
+    return re.sub(r"`[^`]*`", "", statements.prose(text))
+
+
 def page_links(path: Path, text: str) -> Iterator[str]:
     """Links of a page lead to a file, an anchor or another site; images have a text."""
     own = anchors_of(path)
-    for bang, label, target in LINK.findall(
-        re.sub(r"`[^`]*`", "", statements.prose(text))
-    ):
+    for bang, label, target in LINK.findall(without_code(text)):
         if bang and not label.strip():
             yield f"the image {target} has no alternative text"
         if re.match(r"(https?|mailto):", target):
@@ -246,8 +240,8 @@ def portable(chapter: Chapter) -> Iterator[str]:
 
 def formulas_of_jupyter(source: str) -> list[str]:
     """Jupyter takes the formulas out of the text before it reads Markdown."""
-    text = re.sub(r"`[^`\n]*`", "", statements.prose(source))
-    return [" ".join((m[1] or m[2]).split()) for m in MATHEMATICS.finditer(text)]
+    found = FORMULA.finditer(without_code(source))
+    return [" ".join((m[1] or m[2]).split()) for m in found]
 
 
 def formulas_of_book(source: str) -> list[str]:
