@@ -319,13 +319,15 @@ def unpaired_mse(
     n, n_unpaired = checks.check_count(n, "n", least=1), checks.check_count(n_unpaired, "n_unpaired", least=1)
     parts, kept = attribute_error(joint, values, steps, first), n / (n + n_unpaired)
     pooled = ErrorParts(kept * values + (1 - kept) * parts.residual, (1 - kept) * parts.row, (1 - kept) * parts.column)
-    rules = (attribute_error(joint, values, 0), parts, pooled, ridge_split(joint, values, 1 - kept))
-    mse = Unpaired(*(_rule_mse(joint, rule, n, n_unpaired, one_survey) for rule in rules))
+    rules = (attribute_error(joint, values, 0), parts, pooled)
+    mse = [_rule_mse(joint, rule, n, n_unpaired, one_survey) for rule in rules]
     if one_survey:
         # the best f + g is the share N / (n + N) of the projection of h on such sums: no ridge is needed
         best = kept * balanced_variance(joint, values, 0) + (1 - kept) * limit_variance(joint, values)
-        mse = mse._replace(ridge=best / n)
-    return mse
+        mse.append(best / n)
+    else:
+        mse.append(_rule_mse(joint, ridge_split(joint, values, 1 - kept), n, n_unpaired, one_survey))
+    return Unpaired(*mse)
 
 
 def ridge_split(table: ArrayLike, h: ArrayLike, share: float) -> ErrorParts:

@@ -203,9 +203,7 @@ class State:
         if (empty & (target > 0)).any():
             self.stranded = axis, empty & (target > 0)
         powers[axis] = np.where(empty, before, -top)
-        # out of the table a value may grow beyond the doubles, and an infinity times 0 is no number
-        self.powers, self.values = powers, np.where(there, masses.shifted(powers), 0)
-        self._sums[axis] = sums = masses.contract(self.values, self.scalings, axis)
+        sums = self._shift(powers, there, axis)
         if exponent == 1:
             self.scalings[axis] = safe_divide(np.where(empty, 0, target), sums)
             return
@@ -220,9 +218,15 @@ class State:
                 log = exponent * (log + offset) - offset
         moved = np.where(log > -np.inf, np.rint(log / np.log(2)), 0).astype(np.int64)
         powers[axis] = powers[axis] + moved
-        self.values = np.where(there, masses.shifted(powers), 0)
         self.scalings[axis] = np.exp(log - np.log(2) * moved)
-        self._sums[axis] = masses.contract(self.values, self.scalings, axis)
+        self._shift(powers, there, axis)
+
+    def _shift(self, powers: list[NDArray[np.int64]], there: NDArray[np.bool_], axis: int) -> NDArray[np.float64]:
+        """Hold the masses shifted by these powers, where they are still in the table; return their sums on `axis`."""
+        # out of the table a value may grow beyond the doubles, and an infinity times 0 is no number
+        self.powers, self.values = powers, np.where(there, self.masses.shifted(powers), 0)
+        self._sums[axis] = sums = self.masses.contract(self.values, self.scalings, axis)
+        return sums
 
     def saved(self) -> tuple:
         """Return what `restore` takes: no vector is ever written to."""

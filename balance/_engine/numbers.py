@@ -113,7 +113,7 @@ def _as_float(value: Any, name: str) -> float:
         except OverflowError:
             raise ValueError(f"{name} is too large for double precision") from None
         except (TypeError, ValueError):
-            number = alike = False
+            pass
     raise ValueError(f"{name} = {str(value)[:40]!r} is not a number: pass real numbers, none missing")
 
 

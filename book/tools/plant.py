@@ -27,7 +27,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import statements
-from statements import ROOT, chapter_paths
+from statements import BOOK, ROOT, chapter_paths
 
 PLANTED = ROOT / "tests" / "planted"
 KEYS = {"statement", "error", "package", "cell", "test", "true"}
@@ -50,6 +50,14 @@ class Plant:
     cell: tuple[str, str] | None = None
     test: tuple[str, str] | None = None
     true: str = ""
+
+    def __post_init__(self):
+        both = self.cell is not None and self.test is not None
+        if not self.error or (self.package is not None) == both:
+            raise PlantError(
+                f"{self.statement} ({self.error}): plant an error, said in words, "
+                "in the package, or in cell and test"
+            )
 
 
 @dataclass
@@ -131,16 +139,13 @@ class Section:
 
 def misfits(stem: str) -> Iterator[str]:
     """What is wrong with the list of a chapter, without running anything."""
-    path = next(p for p in chapter_paths() if p.stem == stem)
-    notebook, plants = statements.read(path), read(stem)
+    notebook, plants = statements.read(BOOK / f"{stem}.ipynb"), read(stem)
     tests = (ROOT / "tests" / f"statements/test_{stem}.py").read_text()
     for s in statements.statements(statements.markdown(notebook)):
         if sum(plant.statement == s.number for plant in plants) < 3:
             yield f"{s.name} has fewer than three plants"
     for plant in plants:
         name = f"{plant.statement} ({plant.error})"
-        if not plant.error or bool(plant.package) == bool(plant.cell and plant.test):
-            yield f"{name}: an error is planted in the package, or in cell and test"
         try:
             Section(notebook, plant.statement).sources(plant)
             if plant.package:
@@ -258,7 +263,7 @@ def run_cells(path: Path, outcomes: list[Outcome]) -> None:
     for index, cell in enumerate(notebook.cells[: last + 1]):
         for outcome in outcomes:
             section, plant = sections[outcome.plant.statement], outcome.plant
-            if section.start != index or not (plant.cell or plant.package):
+            if section.start != index:
                 continue
 
             def planted(section=section, plant=plant):
@@ -337,8 +342,6 @@ def run_tests(path: Path, outcomes: list[Outcome]) -> None:
             raise PlantError(f"{path.stem}: the tests fail without a plant: {raised}")
         for outcome in outcomes:
             plant = outcome.plant
-            if not (plant.test or plant.package):
-                continue
 
             def planted(plant=plant):
                 if plant.test:
@@ -357,7 +360,7 @@ def run(stem: str, only: list[str]) -> list[Outcome]:
     sys.dont_write_bytecode = True  # a changed test must not be read from a cache
     for folder in (ROOT, ROOT / "tests"):
         sys.path.insert(0, str(folder))
-    path = next(p for p in chapter_paths() if p.stem == stem)
+    path = BOOK / f"{stem}.ipynb"
     outcomes = [Outcome(p) for p in read(stem) if not only or p.statement in only]
     if outcomes:
         run_cells(path, outcomes)
