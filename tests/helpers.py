@@ -82,7 +82,41 @@ def marginal_sums(shape):
     return np.array([(places[a] == i).ravel() for a, i in pairs]).astype(float)
 
 
+def log_of(table):
+    """Logarithms of masses in long double, -inf for 0."""
+    with np.errstate(divide="ignore"):
+        return np.log(np.asarray(table, dtype=np.longdouble))
+
+
+def log_loop(logs, targets, steps, first=0, exponent=1, kept=0):
+    """Logarithms of the table after some half-steps, in long double; of mass 1 only if the exponent is 1."""
+    logs = np.asarray(logs, dtype=np.longdouble)
+    logs = logs - special.logsumexp(logs)
+    axes = [a for a in (*range(first, logs.ndim), *range(first)) if targets[a] is not None]
+    others = [tuple(b for b in range(logs.ndim) if b != a) for a in range(logs.ndim)]
+    potentials = [np.zeros(n, dtype=np.longdouble) for n in logs.shape]
+    for k in range(steps):
+        axis = axes[k % len(axes)]
+        goal = np.asarray(targets[axis], dtype=np.longdouble)
+        rest = logs + sum(np.expand_dims(potentials[a], others[a]) for a in others[axis])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            fresh = (
+                np.log(goal / goal.max())
+                - np.log((goal / goal.max()).sum())
+                - special.logsumexp(rest, axis=others[axis])
+            )
+        fresh = np.where(goal > 0, fresh, -np.inf)
+        potentials[axis] = exponent * fresh + (kept * potentials[axis] if kept else 0)
+    return logs + sum(np.expand_dims(p, others[a]) for a, p in enumerate(potentials))
+
+
+def half_steps(table, targets, steps, first=0):
+    """The table after some half-steps, by way of logarithms in long double."""
+    return np.exp(log_loop(log_of(table), targets, steps, first)).astype(float)
+
+
 def solvable(support, targets):
+    """Whether some table with this support has these marginals, by linear programming."""
     sums = marginal_sums(support.shape)[:, support.ravel()]
     goal = np.concatenate(targets)
     return linprog(np.zeros(sums.shape[1]), A_eq=sums, b_eq=goal).status == 0

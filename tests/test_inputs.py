@@ -20,7 +20,6 @@ import pandas as pd
 import pytest
 import torch
 from scipy import sparse
-from scipy.optimize import linprog
 from scipy.special import logsumexp
 
 import balance
@@ -41,6 +40,7 @@ from balance.clustering import assignments
 from balance.contrastive import balanced_loss, log_balance
 from balance.curation import curate
 from balance.marginals import soft_balance
+from helpers import half_steps, log_loop, log_of, solvable
 
 HERE = Path(balance.__file__).parent
 # words of Python, NumPy, SciPy, pandas and torch
@@ -60,32 +60,8 @@ AT = r"table\[0, ?1\]"
 # ---- the right answers ------------------------------------------------------------------------
 
 
-def log_loop(logs, targets, steps, first=0, exponent=1, kept=0):
-    """Logarithms of the table after some half-steps, in long double; of mass 1 only if the exponent is 1."""
-    logs = np.asarray(logs, dtype=np.longdouble)
-    logs = logs - logsumexp(logs)
-    axes = [a for a in (*range(first, logs.ndim), *range(first)) if targets[a] is not None]
-    others = [tuple(b for b in range(logs.ndim) if b != a) for a in range(logs.ndim)]
-    potentials = [np.zeros(n, dtype=np.longdouble) for n in logs.shape]
-    for k in range(steps):
-        axis = axes[k % len(axes)]
-        goal = np.asarray(targets[axis], dtype=np.longdouble)
-        rest = logs + sum(np.expand_dims(potentials[a], others[a]) for a in others[axis])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            fresh = np.log(goal / goal.max()) - np.log((goal / goal.max()).sum()) - logsumexp(rest, axis=others[axis])
-        fresh = np.where(goal > 0, fresh, -np.inf)
-        potentials[axis] = exponent * fresh + (kept * potentials[axis] if kept else 0)
-    return logs + sum(np.expand_dims(p, others[a]) for a, p in enumerate(potentials))
-
-
-def log_of(table):
-    with np.errstate(divide="ignore"):
-        return np.log(np.asarray(table, dtype=np.longdouble))
-
-
 def loop(table, targets=TARGETS, steps=3, first=0):
-    """The table after some half-steps, by way of logarithms in long double."""
-    return np.exp(log_loop(log_of(table), targets, steps, first)).astype(float)
+    return half_steps(table, targets, steps, first)
 
 
 def soft_loop(table, targets=TARGETS, exponent=0.5, steps=3, accumulate=False):
@@ -99,14 +75,6 @@ def from_scores(scores, targets=TARGETS, steps=3, first=0):
 
 def shares_of(target):
     return np.asarray(target, dtype=float) / np.sum(target)
-
-
-def solvable(support, targets):
-    """Whether some table with this support has these marginals, by linear programming."""
-    cells = np.argwhere(support)
-    sums = [(cells[:, a] == i).astype(float) for a in range(support.ndim) for i in range(support.shape[a])]
-    goal = np.concatenate([shares_of(t) for t in targets])
-    return linprog(np.zeros(len(cells)), A_eq=np.array(sums), b_eq=goal).status == 0
 
 
 # ---- outcomes ------------------------------------------------------------------------------------
@@ -1544,7 +1512,7 @@ def assert_proof(table, targets, proof):
 def test_infeasible_is_said_of_two_axes_if_and_only_if_a_linear_program_says_so(kind):
     verdicts = []
     for table, targets in supports(2, 60):
-        verdicts.append(solvable(table > 0, targets))
+        verdicts.append(solvable(table > 0, [shares_of(t) for t in targets]))
         result = verdict(kind(table), targets, max_steps=1000)
         assert (result.reason == "infeasible") == (not verdicts[-1])
         if result.reason == "infeasible":
@@ -1556,7 +1524,7 @@ def test_infeasible_is_said_of_two_axes_if_and_only_if_a_linear_program_says_so(
 def test_infeasible_is_never_said_of_what_a_linear_program_can_do(ndim):
     proved = 0
     for table, targets in supports(ndim, 30):
-        possible = solvable(table > 0, targets)
+        possible = solvable(table > 0, [shares_of(t) for t in targets])
         result = verdict(table, targets, max_steps=300)
         assert result.reason in (
             ("tolerance", "max_steps", "floor") if possible else ("infeasible", "max_steps", "floor")
@@ -1589,7 +1557,7 @@ IMPOSSIBLE_KINDS = {
 @pytest.mark.parametrize("kind", IMPOSSIBLE_KINDS)
 def test_what_is_impossible_is_said_with_its_proof(name, kind):
     table, targets = np.asarray(IMPOSSIBLE[name][0], dtype=float), IMPOSSIBLE[name][1]
-    assert not solvable(table > 0, targets)
+    assert not solvable(table > 0, [shares_of(t) for t in targets])
     Warns("infeasible").check(lambda: data_balance(IMPOSSIBLE_KINDS[kind](table), targets))
     assert_proof(table, targets, verdict(IMPOSSIBLE_KINDS[kind](table), targets).obstruction)
 

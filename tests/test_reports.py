@@ -13,37 +13,15 @@ import pytest
 import torch
 from scipy import sparse
 from scipy.optimize import linprog
-from scipy.special import logsumexp
 
 from balance import ConvergenceWarning, Records, Scores, data_balance
 from balance.clustering import assignments
 from balance.contrastive import balanced_loss, log_balance
 from balance.estimation import estimate
 from balance.operators import markov_svd
+from helpers import half_steps, log_loop, solvable
 
 HALVES = [0.5, 0.5]
-
-
-def log_loop(logs, targets, steps, first=0):
-    """Logarithms of the table after some half-steps, in long double."""
-    logs = np.asarray(logs, dtype=np.longdouble)
-    logs = logs - logsumexp(logs)
-    for k in range(steps):
-        axis = (first + k) % logs.ndim
-        others = tuple(a for a in range(logs.ndim) if a != axis)
-        with np.errstate(divide="ignore"):
-            goal = np.log(np.asarray(targets[axis], dtype=np.longdouble))
-        now = logsumexp(logs, axis=others)
-        step = np.where(goal == -np.inf, -np.inf, goal - np.where(now == -np.inf, 0, now))
-        logs = logs + np.expand_dims(step, others)
-    return logs
-
-
-def loop(table, targets, steps, first=0):
-    """The table after some half-steps, by way of logarithms in long double."""
-    with np.errstate(divide="ignore"):
-        logs = np.log(np.asarray(table, dtype=np.longdouble))
-    return np.exp(log_loop(logs, targets, steps, first)).astype(float)
 
 
 def two_by_two(table, rows, columns):
@@ -59,13 +37,6 @@ def two_by_two(table, rows, columns):
     return np.array([[corner, p - corner], [q - corner, 1 - p - q + corner]])
 
 
-def solvable(support, targets):
-    """Whether some table with this support has these marginals, by linear programming."""
-    cells = np.argwhere(support)
-    sums = [(cells[:, a] == i).astype(float) for a in range(support.ndim) for i in range(support.shape[a])]
-    return linprog(np.zeros(len(cells)), A_eq=np.array(sums), b_eq=np.concatenate(targets)).status == 0
-
-
 # ---- entropic transport ------------------------------------------------------------------------
 
 
@@ -74,7 +45,7 @@ def test_pot_34_zeros_in_targets():
     table = np.array([[2.0, 1], [1, 2], [1, 1]])
     targets = ([0.5, 0.5, 0], [0.4, 0.6])
     result = data_balance(table, targets, steps=20)
-    assert np.allclose(result.table, loop(table, targets, 20), rtol=1e-13, atol=0)
+    assert np.allclose(result.table, half_steps(table, targets, 20), rtol=1e-13, atol=0)
     assert np.allclose(result.table[:2], two_by_two(table[:2], *targets), rtol=0, atol=1e-9)
     assert (result.table[2] == 0).all()
 
@@ -107,7 +78,7 @@ def test_ott_185_zero_weights_of_a_grid():
     table = sparse.coo_array((masses, (rows, columns)), shape=(4, 4))
     targets = weights / 6, np.array([1, 2, 0, 3]) / 6
     result = data_balance(table, targets, steps=30)
-    assert np.allclose(result.table.toarray(), loop(masses.reshape(4, 4), targets, 30), rtol=1e-12, atol=0)
+    assert np.allclose(result.table.toarray(), half_steps(masses.reshape(4, 4), targets, 30), rtol=1e-12, atol=0)
     assert not result.table.toarray()[1].any()
 
 
@@ -117,7 +88,7 @@ def test_ott_375_converged_after_a_fixed_number_of_steps():
     flags = [data_balance(table, targets, steps=k).converged for k in (1, 5, 60)]
     worst = []
     for k in (1, 5, 60):
-        now = loop(table, targets, k)
+        now = half_steps(table, targets, k)
         worst.append(max(np.abs(now.sum(axis=1 - a) - targets[a]).sum() / 2 for a in (0, 1)))
     assert flags == [w <= 1e-12 for w in worst] == [False, False, True]
 
@@ -129,7 +100,7 @@ def test_ott_google_5_cost_in_float32(dtype):
     table = np.exp(-cost / 0.05).astype(dtype)
     targets = np.arange(1, 6) / 15, np.full(5, 0.2)
     result = data_balance(table, targets, tol=1e-10)
-    right = loop(table, targets, 4000)
+    right = half_steps(table, targets, 4000)
     assert result.converged
     assert np.abs(result.table - right).max() < 1e-8
     assert (result.table * cost).sum() == pytest.approx((right * cost).sum(), rel=1e-8)
@@ -219,7 +190,7 @@ def test_ipfn_28_zero_cells_stay_zero():
     result = data_balance(table, targets, steps=12, keep_iterates=True)
     for k, iterate in enumerate(result.iterates):
         assert ((iterate == 0) == (table == 0)).all()
-        assert np.allclose(iterate, loop(table, targets, k), rtol=1e-13, atol=0)
+        assert np.allclose(iterate, half_steps(table, targets, k), rtol=1e-13, atol=0)
 
 
 def test_ipfn_17_labels_in_another_order():
@@ -227,7 +198,7 @@ def test_ipfn_17_labels_in_another_order():
     frame = pd.DataFrame([[3.0, 1, 2], [1, 5, 1]], index=["f", "m"], columns=["low", "mid", "top"])
     rows, columns = pd.Series({"m": 0.4, "f": 0.6}), pd.Series({"top": 0.2, "low": 0.3, "mid": 0.5})
     result = data_balance(frame, (rows, columns), steps=9)
-    right = loop(frame.to_numpy(), ([0.6, 0.4], [0.3, 0.5, 0.2]), 9)
+    right = half_steps(frame.to_numpy(), ([0.6, 0.4], [0.3, 0.5, 0.2]), 9)
     assert np.allclose(result.table.loc[["f", "m"], ["low", "mid", "top"]], right, rtol=1e-13, atol=0)
 
 
@@ -236,7 +207,7 @@ def test_ipfn_4_convergence_of_every_axis():
     table = np.random.default_rng(4).gamma(0.3, size=(3, 3, 3)) + 1e-3
     targets = [0.2, 0.3, 0.5], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8]
     sweep = data_balance(table, targets, steps=3)
-    now = loop(table, targets, 3)
+    now = half_steps(table, targets, 3)
     right = [
         np.abs(now.sum(axis=others) - t).sum() / 2 for others, t in zip(((1, 2), (0, 2), (0, 1)), targets, strict=True)
     ]
@@ -252,7 +223,7 @@ def test_ipfn_13_frames_crosstabs_and_categories():
     age = pd.Series(pd.Categorical([2, 1, 2, 3, 3, 1], categories=[3, 2, 1]), index=sex.index)
     goals = pd.Series({"m": 0.5, "f": 0.5}), pd.Series({1: 0.2, 2: 0.3, 3: 0.5})
     table = pd.crosstab(sex, age)
-    right = loop(table.loc[["f", "m"], [1, 2, 3]], ([0.5, 0.5], [0.2, 0.3, 0.5]), 8)
+    right = half_steps(table.loc[["f", "m"], [1, 2, 3]], ([0.5, 0.5], [0.2, 0.3, 0.5]), 8)
     balanced = data_balance(table, goals, steps=8).table
     assert np.allclose(balanced.loc[["f", "m"], [1, 2, 3]], right, rtol=1e-13, atol=0)
     weights = data_balance(Records(sex, age), goals, steps=8).weights
@@ -280,7 +251,7 @@ def test_humanleague_55_shares_that_sum_to_nearly_one():
     table = rng.gamma(1.0, size=(3, 4, 2)) + 0.1
     for _ in range(20):
         shares = [rng.dirichlet(np.ones(n)).astype(np.float32) for n in table.shape]
-        right = loop(table, [s / s.sum(dtype=float) for s in shares], 3)
+        right = half_steps(table, [s / s.sum(dtype=float) for s in shares], 3)
         assert np.allclose(data_balance(table, shares, steps=3).table, right, rtol=1e-12, atol=0)
     # in double precision a hundred-millionth is no rounding
     with pytest.raises(ValueError, match=r"1\.00000001"):
@@ -333,7 +304,7 @@ def test_balance_80_a_category_without_records():
     # one record is enough
     one = data_balance(Records(survey()[1:]), targets, tol=1e-12)
     table = np.array([[0, 1], [1, 1], [1, 1]])
-    assert np.allclose(one.weights, loop(table, ([0.2, 0.3, 0.5], HALVES), 4000)[table > 0], atol=1e-10, rtol=0)
+    assert np.allclose(one.weights, half_steps(table, ([0.2, 0.3, 0.5], HALVES), 4000)[table > 0], atol=1e-10, rtol=0)
 
 
 def test_rcrunch_184_zero_observations():
@@ -364,7 +335,7 @@ def test_balance_431_design_weights_within_a_cell():
     design = np.array([1.0, 3, 2, 2, 1, 1, 1])
     targets = {"region": {"a": 0.2, "b": 0.3, "c": 0.5}, "sex": {"f": 0.4, "m": 0.6}}
     weights = data_balance(Records(frame, weights=design), targets, steps=7).weights
-    cells = loop([[4, 2], [2, 1], [1, 1]], ([0.2, 0.3, 0.5], [0.4, 0.6]), 7)
+    cells = half_steps([[4, 2], [2, 1], [1, 1]], ([0.2, 0.3, 0.5], [0.4, 0.6]), 7)
     assert weights[1] / weights[0] == pytest.approx(3, rel=1e-14)
     assert weights[0] + weights[1] == pytest.approx(cells[0, 0], rel=1e-13)
     assert np.allclose(weights[2:], cells.ravel()[1:], rtol=1e-13, atol=0)
@@ -431,7 +402,7 @@ def test_spatial_microsim_141_zeros_in_constraints():
     table = np.zeros((5, 2, 4))
     np.add.at(table, tuple(codes), 1)
     result = data_balance(Records(*codes), targets, tol=1e-11)
-    right = loop(table, [np.array(t) / 30 for t in targets], 6000)
+    right = half_steps(table, [np.array(t) / 30 for t in targets], 6000)
     assert np.allclose(result.weights, (30 * right / table.clip(1))[tuple(codes)], atol=1e-7, rtol=0)
     assert not np.asarray(result.weights)[(codes[0] == 1) | (codes[2] == 1)].any()
 
@@ -477,7 +448,7 @@ def test_partially_observed_margins():
     table = np.random.default_rng(40).gamma(1.0, size=(2, 3, 2)) + 0.1
     targets = [0.3, 0.7], None, [0.6, 0.4]
     result = data_balance(table, targets, steps=5)
-    pair = loop(table.sum(axis=1), (targets[0], targets[2]), 5)
+    pair = half_steps(table.sum(axis=1), (targets[0], targets[2]), 5)
     right = table / table.sum(axis=1, keepdims=True) * pair[:, None]
     assert np.allclose(result.table, right, rtol=1e-13, atol=0)
     frame = pd.DataFrame(list(np.ndindex(2, 3, 2)), columns=["x", "y", "z"])
@@ -579,7 +550,7 @@ def test_scikit_learn_34871_sparse_as_dense():
     table[table < 0.6] = 0
     goals = np.full(60, 1 / 60), np.full(50, 1 / 50)
     runs = [data_balance(kind(table), goals, steps=11) for kind in (sparse.csr_array, sparse.coo_array, np.array)]
-    right = loop(table, goals, 11)
+    right = half_steps(table, goals, 11)
     for run in runs:
         assert np.allclose(run.table.toarray() if sparse.issparse(run.table) else run.table, right, rtol=1e-12, atol=0)
         assert np.allclose(run.history, runs[0].history, atol=1e-15, rtol=0)
