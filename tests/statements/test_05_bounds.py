@@ -588,12 +588,27 @@ def test_rate_of_the_constant():
 
 
 @pytest.mark.statement("5.16")
-def test_constant_of_independent_variables_stops():
-    result = expansion(np.outer(*marginals(WIDE)), F, 9)
+@pytest.mark.parametrize("first", [0, 1])
+def test_constant_of_independent_variables_stops(first):
+    result = expansion(np.outer(*marginals(WIDE)), F, 9, first=first)
     for values in (result.constants, result.scaled_biases):
-        assert np.allclose(values[6:], values[6], rtol=1e-10, atol=1e-12)
-    assert not np.isclose(result.constants[1], result.constants[6])
-    assert not np.isclose(result.constants[2], result.constants[6], rtol=1e-3)
+        assert np.allclose(values[3:], values[3], rtol=1e-10, atol=1e-12)
+    assert not np.isclose(result.constants[1], result.constants[3])
+    assert not np.isclose(result.constants[2], result.constants[3], rtol=1e-3)
+
+
+@pytest.mark.statement("5.16")
+def test_constant_of_blocks_that_are_products_stops():
+    rng = np.random.default_rng(516)
+    table = np.zeros((5, 6))
+    table[:2, :3] = 0.5 * np.outer([0.3, 0.7], [0.2, 0.3, 0.5])
+    table[2:4, 3:5] = 0.3 * np.outer([0.1, 0.9], [0.6, 0.4])
+    table[4, 5] = 0.2
+    for _ in range(3):
+        h = rng.normal(size=table.shape)
+        values = expansion(table, h, 7).constants
+        assert np.allclose(values[3:], values[3], rtol=1e-10, atol=1e-12)
+        assert not np.isclose(values[2], values[3], rtol=1e-3)
 
 
 def crossing(profile, k, more):
