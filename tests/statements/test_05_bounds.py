@@ -22,7 +22,7 @@ from balance.bounds import (
 from balance.enumeration import count_tables
 from balance.operators import dependent_table, maximal_correlation
 from balance.variance import balanced_variance, decomposition, influence_function, limit_variance
-from helpers import SPARSE_LAW, WIDE, F, H, P, random_law
+from helpers import SPARSE_LAW, WIDE, F, H, P, random_law, weighted_matrix
 
 
 def marginals(table):
@@ -609,6 +609,167 @@ def test_constant_of_blocks_that_are_products_stops():
         values = expansion(table, h, 7).constants
         assert np.allclose(values[3:], values[3], rtol=1e-10, atol=1e-12)
         assert not np.isclose(values[2], values[3], rtol=1e-3)
+
+
+BLOCKS = np.array([[0.25, 0.1, 0.0, 0.0], [0.05, 0.2, 0.0, 0.0], [0.0, 0.0, 0.1, 0.3]])
+BLOCKS_H = np.array([[1.0, -1.0, 0.0, 0.0], [2.0, 0.5, 0.0, 0.0], [0.0, 0.0, 3.0, -1.0]])
+BLOCK_OF = ([0, 0, 1], [0, 0, 1, 1])
+
+
+def below_one(table):
+    values = np.linalg.svd(weighted_matrix(table), compute_uv=False)
+    return max(values[values < 1 - 1e-9])
+
+
+def minus_block_means(table, values, block):
+    masses, block = table.sum(axis=0), np.array(block)
+    means = [np.average(values[block == b], weights=masses[block == b]) for b in block]
+    return values - means
+
+
+@pytest.mark.statement("5.12m")
+@pytest.mark.parametrize(("table", "block"), [(WIDE, [0, 0, 0]), (SPARSE_LAW, [0, 0, 0]), (BLOCKS, BLOCK_OF[1])])
+def test_derivative_of_a_sweep(table, block):
+    """By central differences, from the column factors of two half-steps of the package."""
+    step, columns = 1e-4, []
+    for direction in np.eye(table.shape[1]):
+        ends = []
+        for sign in (1, -1):
+            start = table * np.exp(sign * step * direction)
+            x_step, y_step = (data_balance(start, marginals(table), steps=k).table for k in (1, 2))
+            new = sign * step * direction + np.log(y_step.sum(axis=0) / x_step.sum(axis=0))
+            ends.append(minus_block_means(table, new, block))
+        columns.append((ends[0] - ends[1]) / (2 * step))
+    row, column = marginals(table)
+    kernel = np.array(
+        [[table[:, y] / column[y] @ (table[:, z] / row) for z in range(len(column))] for y in range(len(column))]
+    )
+    claimed = np.array([minus_block_means(table, e, block) for e in kernel.T])
+    assert np.allclose(columns, claimed, rtol=0, atol=1e-7)
+    norm = np.linalg.norm(np.sqrt(column)[:, None] * np.array(columns).T / np.sqrt(column), 2)
+    assert np.isclose(norm, below_one(table) ** 2, rtol=1e-5, atol=0)
+
+
+@pytest.mark.statement("5.12m")
+@pytest.mark.parametrize(("table", "h"), [(WIDE, F), (SPARSE_LAW, F), (BLOCKS, BLOCKS_H)])
+def test_rate_with_wrong_targets(table, h):
+    rng = np.random.default_rng(5120)
+    start, row, column = (p * (1 + 0.01 * rng.normal(size=p.shape)) for p in (table, *marginals(table)))
+    if table is BLOCKS:
+        row[2], column[2:] = row[2] * 1.01, column[2:] * 1.03
+    values = []
+    tables = {}
+    for k in range(1, 12):
+        targets = (row / row.sum(), column / column.sum())
+        tables[k] = data_balance(start, targets, steps=k).table
+        values.append(np.sum(tables[k] * h))
+    moved = np.abs(np.subtract(values[2:], values[:-2]))
+    assert np.allclose(moved[4:8] / moved[2:6], below_one(table) ** 2, rtol=0.06, atol=0)
+
+
+@pytest.mark.statement("5.12m")
+def test_two_limits_where_the_blocks_disagree():
+    targets = (np.array([0.36, 0.23, 0.41]), np.array([0.29, 0.34, 0.09, 0.28]))
+    odd, even = (data_balance(BLOCKS, targets, steps=k).table for k in (401, 400))
+    ratios = np.array([(0.29 + 0.34) / (0.36 + 0.23), (0.09 + 0.28) / 0.41])
+    assert np.allclose(even, odd * ratios[np.array(BLOCK_OF[0])][:, None], rtol=1e-12, atol=0)
+    agreeing = (targets[0], np.array([0.29, 0.30, 0.12, 0.29]))
+    odd, even = (data_balance(BLOCKS, agreeing, steps=k).table for k in (401, 400))
+    assert np.allclose(even, odd, rtol=1e-12, atol=0)
+
+
+def complex_values(start, h, targets, steps):
+    values, table = [], start
+    for j in range(steps):
+        side = {"axis": 1 - j % 2, "keepdims": True}
+        table = table * np.expand_dims(targets[j % 2], 1 - j % 2) / table.sum(**side)
+        values.append(np.sum(table * h))
+    return np.array(values)
+
+
+@pytest.mark.statement("5.12m")
+@pytest.mark.parametrize(("table", "h"), [(WIDE, F), (BLOCKS, BLOCKS_H)])
+def test_taylor_coefficients_are_bounded_in_k(table, h):
+    rng, radius = np.random.default_rng(5121), 0.1
+    w = [rng.uniform(-1, 1, size=p.shape) for p in (table, *marginals(table))]
+
+    def value(zeta, steps=50):
+        start, *targets = (p * (1 + zeta * x) for p, x in zip((table, *marginals(table)), w, strict=True))
+        return complex_values(start, h, targets, steps) - np.sum(table * h)
+
+    circle = radius * np.exp(2j * np.pi * np.arange(40) / 40)
+    on_circle = np.array([value(zeta) for zeta in circle])
+    top = np.abs(on_circle).max()
+    assert top <= 5 * np.sum(table * np.abs(h))
+    taylor = [np.mean(on_circle * (circle / radius)[:, None] ** -i, axis=0) / radius**i for i in range(5)]
+    assert np.allclose(taylor[1], (value(1e-4) - value(-1e-4)) / 2e-4, rtol=1e-5, atol=1e-6)
+    for i in range(1, 5):
+        assert np.all(np.abs(taylor[i]) <= top / radius**i)
+        assert np.abs(taylor[i][25:]).max() < 1.01 * np.abs(taylor[i][:25]).max()
+    for d in (1, 2, 3):
+        left = [np.abs(value(z) - sum(z**i * taylor[i] for i in range(d + 1))).max() for z in (0.05, 0.004, 0.002)]
+        assert left[0] <= 2 * top * (0.05 / radius) ** (d + 1)
+        assert 0.85 < left[1] / left[2] / 2 ** (d + 1) < 1.15
+
+
+@pytest.mark.statement("5.12m")
+def test_constant_of_the_bound():
+    """The largest modulus of an even table over P, for entries of modulus 1/10, step by step."""
+    off = np.exp(2j * np.pi * np.arange(360) / 360) / 10
+    first = np.abs((1 + off[:, None]) * np.exp(off) - 1).max()
+    second = np.abs((1 + off[:, None]) / (1 + 2.2 * off) - 1).max()
+    third = np.abs((1 + off[:, None]) * (1 + 4.2 * off) - 1).max()
+    assert 0.21 < first < 0.22 and 0.41 < second < 0.42 and 0.56 < third < 0.57
+    largest = 1.1 * 1.42 * np.abs((1 + off[:, None]) / (1 + 5.7 * off)).max()
+    claimed = 5
+    assert 0.99 * claimed < 1 + largest < claimed
+
+
+def scaled_rest(table, h, n, result, steps, first=0):
+    found = exact_mse(table, h, n, steps, first=first)
+    expected = result.variances / n + result.constants / n**2
+    return n**3 * np.abs(found.mse - expected)[1:], n**2 * np.abs(found.biases - result.scaled_biases / n)[1:]
+
+
+@pytest.mark.statement("5.12n")
+@pytest.mark.parametrize(
+    ("table", "h", "sizes", "first"),
+    [
+        (np.array([[0.35, 0.15], [0.10, 0.40]]), H, (10, 20, 40, 80), 1),
+        (np.array([[0.25, 0.25], [0.0, 0.5]]), H, (10, 20, 40, 80), 0),
+        (np.array([[0.3, 0.15, 0.0], [0.1, 0.2, 0.0], [0.0, 0.0, 0.25]]), F[[0, 1, 0]], (8, 14, 20, 28), 0),
+        (np.diag([0.2, 0.3, 0.5]), F[[0, 1, 0]], (10, 20, 40, 60), 1),
+    ],
+)
+def test_one_constant_for_all_steps(table, h, sizes, first):
+    result = expansion(table, h, 16, first=first)
+    rests = [scaled_rest(table, h, n, result, 16, first) for n in sizes]
+    for part in zip(*rests, strict=True):
+        tops = [p.max() for p in part]
+        assert np.argmax(tops) < len(sizes) - 1
+        assert np.all([p[8:].max() < 1.5 * max(tops) for p in part])
+    s, c, k = maximal_correlation(table), result.constants, np.arange(1, 13)
+    if 0 < s < 1:
+        share = np.abs(c[k] - c[16]) / (s + 0.08) ** k
+        assert share.argmax() < 6 and share[-3:].max() < share.max() / 1.5
+
+
+@pytest.mark.statement("5.12n")
+def test_order_and_constant_of_one_half_step():
+    table = np.array([[0.35, 0.15], [0.10, 0.40]])
+    row, within = table.sum(axis=1), (table * influence_function(table, H, 1) ** 2).sum(axis=1)
+    third = np.sum(within * (1 - row) * (2 - row) / row**2)
+    result = expansion(table, H, 1)
+    (near, _), (far, _) = (scaled_rest(table, H, n, result, 1) for n in (60, 120))
+    assert np.isclose(2 * far[0] - near[0], third, rtol=0.01)
+
+
+@pytest.mark.statement("5.12n")
+def test_balancing_to_convergence():
+    table = np.array([[0.35, 0.15], [0.10, 0.40]])
+    c, limit = expansion(table, H, 20).constants[-1], limit_variance(table, H)
+    sup = max(n**3 * abs(exact_mse(table, H, n, 250).mse[-1] - limit / n - c / n**2) for n in (10, 20))
+    assert sup < 1.3 * 20**3 * np.abs(exact_mse(table, H, 20, 20).mse - expansion(table, H, 20).mse(20)).max()
 
 
 def crossing(profile, k, more):
