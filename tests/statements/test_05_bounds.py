@@ -796,3 +796,38 @@ def test_crossing():
 def test_best_number_of_half_steps_exactly():
     best = {n: int(np.argmin(exact_mse(P, H, n, 5, cutoff=1e-10).mse)) for n in (203, 204, 930, 931)}
     assert best == {203: 1, 204: 3, 930: 3, 931: 5}
+
+
+AGREEING = np.array([[0.48, 0.02], [0.02, 0.48]])
+INTERACTION = np.array([[1, -1], [-1, 1]]) / AGREEING
+
+
+@pytest.mark.statement("5.17a")
+def test_below_the_efficiency_bound_with_three_observations():
+    """By hand from the six kinds of samples, and by enumeration; both orders, by symmetry."""
+    bound = 625 / 6
+    assert np.isclose(limit_variance(AGREEING, INTERACTION), bound, rtol=1e-12)
+    assert np.allclose([balanced_variance(AGREEING, INTERACTION, k) for k in range(9)], bound, rtol=1e-12)
+    likely, rare = 12 * 0.48**2 * 0.02, 12 * 0.48 * 0.02**2
+    for k, mass in enumerate((1 / 3, 1 / 4, 1 / 6)):
+        squares = [((1 - q) * 25 / 12 - 50 * q) ** 2 for q in (mass, 1 - mass, 1 / 3, 2 / 3)]
+        claimed = bound / 3 + likely * (squares[0] - squares[2]) + rare * (squares[1] - squares[3])
+        stated = (1, 16777 / 20000, 3701 / 5000)[k] * bound / 3
+        assert np.isclose(claimed, stated, rtol=1e-12, atol=0)
+        for first in (0, 1):
+            exact = exact_mse(AGREEING, INTERACTION, 3, 2, first=first).mse[k]
+            assert np.isclose(exact, stated, rtol=1e-12, atol=0)
+
+
+@pytest.mark.statement("5.17a")
+def test_constants_below_the_efficiency_bound():
+    claimed = [625 / 6, -219841 / 1250]
+    assert np.allclose(expansion(AGREEING, INTERACTION, 2).constants[1:], claimed, rtol=1e-10, atol=0)
+    directly_found = [constants_directly(AGREEING, INTERACTION, k)[0] for k in (1, 2)]
+    assert np.allclose(directly_found, claimed, rtol=1e-9, atol=0)
+    sizes = (60, 120)
+    rests = [exact_mse(AGREEING, INTERACTION, n, 2, cutoff=1e-15).remainders[1:] for n in sizes]
+    assert np.allclose(2 * rests[1] - rests[0], claimed, rtol=2e-3, atol=0)
+    for n in (200, 400):
+        expected = expansion(AGREEING, INTERACTION, 2).mse(n)[2]
+        assert expected < 625 / 6 / n
