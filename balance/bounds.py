@@ -12,6 +12,7 @@ They are proved; `error_report` sets them beside the exact or simulated error, a
 accurate and not a bound. The exact value, a sum over all count tables, is in `balance.enumeration`.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,7 @@ from balance._engine import checks
 from balance.contraction import contraction_coefficients, contraction_constant, largest_log_odds_ratio
 from balance.enumeration import exact_mse, mean_squared_error, simulated_mse
 from balance.expansion import Expansion, expansion, remainder_constant
-from balance.operators import center, markov_svd
+from balance.operators import markov_svd
 from balance.report import ErrorReport
 from balance.variance import balanced_variance, influence_functions, limit_influence
 
@@ -48,9 +49,9 @@ __all__ = [
 
 # Inclusion and exclusion runs over all sets of rows and of columns: 2 to this power terms take about a second.
 _MOST_VALUES = 20
-# So many centerings of h are followed; a bound of its distance from the limit stands for the rest.
-_MOST_CENTERINGS = 2000
+# h is centered until it is this near to its limit, or has so many values in all; a bound stands for the rest.
 _SETTLED = 1e-12
+_MOST_NUMBERS = 2_000_000
 # The expansion needs a table of the pairs of cells: 2,000 make 32 MB.
 _MOST_CELLS = 2000
 
@@ -462,32 +463,26 @@ def _masses(joint, n):
 
 
 def _spread(joint, g, axis, n):
-    """Return d_j of Lemma 5.11 for a function g of a step on the axis."""
+    """Return d_j of Lemma 5.11 for a function g of a step on the axis, or for each of a stack of functions."""
     target = joint.sum(axis=1 - axis)
-    second, fourth = ((joint * g**power).sum(axis=1 - axis) / target for power in (2, 4))
-    return np.sqrt(np.sum(np.sqrt(3 * second**2 + fourth / (n * target))))
+    second, fourth = ((joint * g**power).sum(axis=-1 - axis) / target for power in (2, 4))
+    return np.sqrt(np.sum(np.sqrt(3 * second**2 + fourth / (n * target)), axis=-1))
 
 
 def _suprema(joint, h):
     """Return the largest |g_j| and the largest d_j at n = 1, over all numbers of half-steps."""
-    values = markov_svd(joint).singular_values
-    s = float(max(values[values < 1], default=0.0))
-    limit, support = limit_influence(joint, h), joint > 0
+    values, support = markov_svd(joint).singular_values, joint > 0
+    s, limit = float(max(values[values < 1], default=0.0)), limit_influence(joint, h)
     # after r centerings the distance from the limit is at most s^(r - 1) sigma_gap in L2(P)
     gap = np.sqrt(max(balanced_variance(joint, h, 0) - balanced_variance(joint, limit, 0), 0) / joint[support].min())
-    unit = max(_spread(joint, np.ones(joint.shape), axis, 1) for axis in (0, 1))
-    largest = np.abs(limit[support]).max()
-    spread = spread_of_limit = max(_spread(joint, limit, axis, 1) for axis in (0, 1))
-    tail, levels = gap, [center(joint, h, axis) for axis in (0, 1)]
-    for _ in range(_MOST_CENTERINGS):
-        largest = max(largest, *(np.abs(g[support]).max() for g in levels))
-        spread = max(spread, *(_spread(joint, g, axis, 1) for axis, g in enumerate(levels)))
-        tail *= s
-        if tail <= _SETTLED * largest:
-            return largest, spread
-        levels = [center(joint, g, axis) for axis, g in enumerate(levels[::-1])]
-    # both are norms of g: what is left differs from the limit by less than this
-    return max(largest, np.abs(limit[support]).max() + tail), max(spread, spread_of_limit + tail * unit)
+    enough = 1 if s == 0 else 1 + math.ceil(math.log(_SETTLED) / math.log(s))
+    count = max(1, min(enough, _MOST_NUMBERS // joint.size))
+    functions = influence_functions(joint, h, count)[1:]
+    # what comes later differs from the limit by at most this; both sizes are norms
+    tail, sizes = gap * s**count, [limit, np.ones(joint.shape)]
+    largest = max(np.abs(functions[:, :, support]).max(), np.abs(limit[support]).max() + tail)
+    ends = [_spread(joint, np.array(sizes), axis, 1) @ [1, tail] for axis in (0, 1)]
+    return largest, max(*ends, *(_spread(joint, functions[:, axis], axis, 1).max() for axis in (0, 1)))
 
 
 def _cell_moments(p, n):
