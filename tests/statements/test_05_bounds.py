@@ -652,7 +652,7 @@ def test_one_constant_for_every_size_and_number(table, h, delta):
     a1, a2, largest, spread, tau, k4 = all_sizes(table, h, delta)
     sigma = balanced_variance(table, h, 0) ** 0.5
     assert largest <= sigma / table.min() ** 0.5
-    for k, n in product((1, 3, 20), (1, 10, 1000, 10**5, 10**8)):
+    for k, n in product((1, 3, 20), (1, 10, 1000, 10**5, 10**8, 10**20)):
         bound = contraction_bound(table, h, n, k, delta=delta)
         assert n * bound.remainder <= a1 and n * bound.rare_event <= a2
         total, a = bound.rmse, a1 + a2
