@@ -463,7 +463,8 @@ def test_distance_of_laws_with_bounded_log_ratio():
     for i in range(1, 50):
         distance = abs(2 * i - 100) / 100
         assert math.isclose(span_bound((i / 100, 1 - i / 100), (1 - i / 100, i / 100)), distance, rel_tol=1e-9)
-        assert distance <= abs(math.log(i / (100 - i))) / 2 * 1.0001
+        assert distance <= abs(math.log(i / (100 - i))) / 2
+    assert distance > 0.999 * abs(math.log(i / (100 - i))) / 2
     # large ratios: the bound stays below 1, and is not attained by the largest of the |log ratios| alone
     assert span_bound((0.5, 0.5), (1e-6, 1 - 1e-6)) > 0.499998
 
@@ -555,6 +556,13 @@ def test_decay_is_nearly_attained(first):
         assert math.isclose(np.ptp(after) / np.ptp(before), delta, rel_tol=1e-4)
 
 
+@pytest.mark.statement("5.12d")
+@pytest.mark.parametrize(("tau", "least"), [(0.01, 0.99), (0.2, 0.9), (0.9, 0.6)])
+def test_sum_of_all_factors(tau, least):
+    total, limit = 1 + sum(min(1, (1 + tau) * tau**i) for i in range(400)), 2 / (1 - tau)
+    assert least * limit < total <= limit
+
+
 def by_loops(table, h, n, k, delta, first=0):
     """The three parts of (5.18e), term by term."""
     masses = [float(t) for t in np.concatenate(marginals(table))]
@@ -584,8 +592,10 @@ def test_contraction_bound_is_that_of_the_formula(first):
         parts = by_loops(law, h, n, k, delta, first)
         assert np.allclose([bound.first_order, bound.remainder, bound.rare_event], parts, rtol=1e-9, atol=1e-15)
         assert contraction_bound(law, h, n, k, first=first).rmse <= 1.2 * sum(parts)
-    with pytest.raises(ValueError, match="0"):
+    with pytest.raises(ValueError, match="cell"):
         contraction_bound(SPARSE_LAW, F, 100, 2)
+    with pytest.raises(ValueError, match="1/4"):
+        contraction_bound(P, H, 100, 2, delta=0.3)
 
 
 @pytest.mark.statement("5.12d")
