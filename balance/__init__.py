@@ -2,8 +2,8 @@
 
 The package beneath the book *The Benefits of Balance*. Chapters 2 to 9 have one module each, chapter 1 uses all:
 projections, operators, variance, bounds, marginals, contrastive, clustering, curation. Beside them stand estimation
-(chapter 4), enumeration (5), sampling (9), batched, records and scores; what chapters share is in datasets, labs
-and book.
+(chapter 4), enumeration, expansion, contraction and report (5), sampling (9), batched, records and scores; what
+chapters share is in datasets, labs and book.
 """
 
 from balance.estimation import estimate

@@ -1,7 +1,7 @@
 """The statements of chapter 5 against exact enumeration, closed forms and second derivations."""
 
 import math
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -12,10 +12,13 @@ from scipy.stats import binom, poisson
 from balance import data_balance, kl_divergence, total_variation
 from balance.batched import balance_many, balanced_means
 from balance.bounds import (
+    contraction_bound,
     exact_mse,
     expansion,
     explicit_bound,
+    largest_log_odds_ratio,
     missing_probability,
+    quadratic_bound,
     remainder_constant,
     simulated_mse,
 )
@@ -443,6 +446,246 @@ def test_bound_where_it_says_something(k, n, factor):
     assert np.sqrt(drawn.mse[k]) < bound.first_order + bound.remainder
 
 
+def span_bound(p, q):
+    """Right side of Lemma 5.12b, by loops."""
+    logs = [math.log(a / b) for a, b in zip(p, q, strict=True)]
+    return math.tanh((max(logs) - min(logs)) / 4)
+
+
+@pytest.mark.statement("5.12b")
+def test_distance_of_laws_with_bounded_log_ratio():
+    laws = [(i / 12, j / 12, (12 - i - j) / 12) for i in range(1, 11) for j in range(1, 12 - i)]
+    shares = []
+    for p, q in product(laws, laws):
+        distance = sum(max(a - b, 0) for a, b in zip(p, q, strict=True))
+        if distance > 1e-9:
+            shares.append(distance / span_bound(p, q))
+    assert len(shares) == 55 * 54 and 0.8 < max(shares) <= 1
+    for i in range(1, 50):
+        distance = abs(2 * i - 100) / 100
+        assert math.isclose(span_bound((i / 100, 1 - i / 100), (1 - i / 100, i / 100)), distance, rel_tol=1e-9)
+        assert distance <= abs(math.log(i / (100 - i))) / 2
+    assert distance > 0.999 * abs(math.log(i / (100 - i))) / 2
+    # large ratios: the bound stays below 1, and is not attained by the largest of the |log ratios| alone
+    assert span_bound((0.5, 0.5), (1e-6, 1 - 1e-6)) > 0.499998
+
+
+def tilted(matrix, f):
+    """Both oscillations of Lemma 5.12c, over that of f times tanh(Omega / 4), by loops."""
+    rows, columns = range(len(matrix)), range(len(matrix[0]))
+    omega = max(
+        math.log(matrix[y][x] * matrix[v][u] / (matrix[y][u] * matrix[v][x]))
+        for y, v, x, u in product(rows, rows, columns, columns)
+    )
+    assert math.isclose(omega, largest_log_odds_ratio(matrix), rel_tol=1e-9, abs_tol=1e-12)
+    means = [sum(matrix[y][x] * f[x] for x in columns) for y in rows]
+    logs = [math.log(sum(matrix[y][x] * math.exp(f[x]) for x in columns)) for y in rows]
+    factor = math.tanh(omega / 4) * (max(f) - min(f))
+    return (max(means) - min(means)) / factor, (max(logs) - min(logs)) / factor
+
+
+@pytest.mark.statement("5.12c")
+def test_contraction_of_logarithms():
+    rng = np.random.default_rng(5123)
+    for rows, columns, size in product((2, 4), (2, 3), (0.1, 3, 50)):
+        for weights in rng.gamma(0.7, size=(15, rows, columns)) + 1e-6:
+            matrix = weights / weights.sum(axis=1, keepdims=True)
+            assert max(tilted(matrix.tolist(), (size * rng.normal(size=columns)).tolist())) <= 1 + 1e-9
+    for t in (0.3, 0.52, 0.9):
+        linear, logarithm = tilted([[t, 1 - t], [1 - t, t]], [0.0, 2e-4])
+        assert math.isclose(linear, 1, rel_tol=1e-9) and 0.9999 < logarithm < 1
+    # a third column in which the rows agree keeps the factor for a function of the other two
+    linear, _ = tilted([[0.001, 0.009, 0.99], [0.009, 0.001, 0.99]], [1.0, 0.0, 0.0])
+    assert linear < 0.02
+
+
+def decay(sample, law, first, steps):
+    """The lambda_j by scaling vectors; M and Lambda."""
+    targets = marginals(law)
+    table, logs = sample / sample.sum(), []
+    errors = [np.abs(a / b - 1).max() for a, b in zip(marginals(table), targets, strict=True)]
+    largest = np.abs(table / law - 1).max()
+    for j in range(steps):
+        axis = (first + j) % 2
+        factor = targets[axis] / table.sum(axis=1 - axis)
+        table = table * (factor[:, None] if axis == 0 else factor)
+        logs.append(np.log(factor))
+    return logs, max(errors), largest
+
+
+def decay_bounds(law, worst, delta, steps):
+    """Right sides of (5.18d): for |lambda_j|, j = 1, ..., and for osc lambda_j, j = 2, ..."""
+    # the addition theorem of tanh, not used
+    tau = math.tanh(largest_log_odds_ratio(law) / 4 + math.atanh(delta))
+    unit, spans = 2 * math.atanh(worst), []
+    for _ in range(2, steps + 1):
+        spans.append(spans[-1] * tau if spans else (1 + tau) * unit)
+    return [unit, *(min(unit, span) for span in spans)], spans
+
+
+@pytest.mark.statement("5.12d")
+@pytest.mark.parametrize("first", [0, 1])
+def test_corrections_shrink_from_the_second_on(first):
+    rng = np.random.default_rng(5124)
+    for shape, spread in product(((2, 2), (3, 3), (2, 5)), (0.002, 0.1, 0.3)):
+        for _ in range(15):
+            law, _ = random_law(rng, shape)
+            law = (law + 1e-5) / (1 + 1e-5 * law.size)
+            logs, worst, delta = decay(law * (1 + rng.uniform(-spread, spread, shape)), law, first, 7)
+            sizes, spans = decay_bounds(law, worst, delta, 7)
+            assert all(np.abs(f).max() <= size * (1 + 1e-9) for f, size in zip(logs, sizes, strict=True))
+            assert all(np.ptp(f) <= span * (1 + 1e-9) for f, span in zip(logs[1:], spans, strict=True))
+
+
+@pytest.mark.statement("5.12d")
+@pytest.mark.parametrize("first", [0, 1])
+def test_decay_is_nearly_attained(first):
+    for diagonal, least in ((0.3, 0.98), (0.45, 0.99), (0.4999, 0.99)):
+        law = np.array([[diagonal, 0.5 - diagonal], [0.5 - diagonal, diagonal]])
+        tilt = np.array([1.0005, 0.9995])
+        logs, worst, delta = decay(law * np.outer(tilt, 1 / tilt), law, first, 5)
+        sizes, spans = decay_bounds(law, worst, delta, 5)
+        shares = [np.ptp(f) / span for f, span in zip(logs[1:], spans, strict=True)]
+        assert least < min(shares) and max(shares) <= 1 + 1e-9
+    assert 0.999 < np.abs(logs[1]).max() / sizes[1] <= 1  # nearly diagonal: the second is as large as M allows
+    assert np.abs(logs[1]).max() > 1.9 * np.abs(logs[0]).max()
+    # P uniform, the sample dependent: each later step has exactly the factor tau_delta = delta
+    law, tilt = np.full((2, 2), 0.25), 1 + 1e-6 * np.array([1, -1])
+    logs, _, delta = decay(np.array([[6, 4], [4, 6]]) / 20 * np.outer(tilt, 1 / tilt), law, first, 4)
+    assert math.isclose(delta, 0.2, rel_tol=1e-4)
+    for before, after in pairwise(logs[1:]):
+        assert math.isclose(np.ptp(after) / np.ptp(before), delta, rel_tol=1e-4)
+
+
+@pytest.mark.statement("5.12d")
+@pytest.mark.parametrize(("tau", "least"), [(0.01, 0.99), (0.2, 0.9), (0.9, 0.6)])
+def test_sum_of_all_factors(tau, least):
+    total, limit = 1 + sum(min(1, (1 + tau) * tau**i) for i in range(400)), 2 / (1 - tau)
+    assert least * limit < total <= limit
+
+
+def by_loops(table, h, n, k, delta, first=0):
+    """The three parts of (5.18e), term by term."""
+    masses = [float(t) for t in np.concatenate(marginals(table))]
+    tau = math.tanh(largest_log_odds_ratio(table) / 4)
+    tau = (tau + delta) / (1 + tau * delta)
+    functions = [(influence_function(table, h, k - j, first=(first + j) % 2), (first + j) % 2) for j in range(k)]
+    spread, later, largest = 0.0, 0.0, 0.0
+    for j, (g, axis) in enumerate(functions, 1):
+        gamma = 1.0 if j == 1 else min(1.0, (1 + tau) * tau ** (j - 2))
+        k4, d2 = moment_bounds(table, n, g, axis)
+        spread, later, largest = spread + gamma * d2**0.5, later + gamma * (j > 1), max(largest, np.abs(g).max())
+    assert 1 + later <= 2 / (1 - tau)
+    chance = 2 * table.size * math.exp(-11 * n * table.min() * delta**2 / 24)
+    chance += 2 * len(masses) * math.exp(-11 * n * min(masses) * ((1 - tau) / 8) ** 2 / 24)
+    remainder = 8 / 3 * k4**0.25 * spread + 128 / 9 * largest * k4**0.5 * later / (1 - tau)
+    sigma = np.sqrt(np.sum(table * functions[0][0] ** 2))
+    return sigma / n**0.5, remainder / n, np.ptp(h) * min(1, chance) ** 0.5
+
+
+@pytest.mark.statement("5.12d")
+@pytest.mark.parametrize("first", [0, 1])
+def test_contraction_bound_is_that_of_the_formula(first):
+    cases = [(P, H), (WIDE, F), (dependent_table(3, 0.3), np.vander([1.0, -2.0, 0.5])), (WIDE[:, :1], F[:, :1])]
+    for (table, h), n, k, delta in product(cases, (700, 30_000, 10**6), (1, 2, 5), (0.02, 0.1, 0.25)):
+        law = table / table.sum()
+        bound = contraction_bound(law, h, n, k, first=first, delta=delta)
+        parts = by_loops(law, h, n, k, delta, first)
+        assert np.allclose([bound.first_order, bound.remainder, bound.rare_event], parts, rtol=1e-9, atol=1e-15)
+        assert contraction_bound(law, h, n, k, first=first).rmse <= 1.2 * sum(parts)
+    with pytest.raises(ValueError, match="cell"):
+        contraction_bound(SPARSE_LAW, F, 100, 2)
+    with pytest.raises(ValueError, match="1/4"):
+        contraction_bound(P, H, 100, 2, delta=0.3)
+
+
+@pytest.mark.statement("5.12d")
+def test_contraction_bound_each_part_exactly():
+    n, delta = 18, 0.25
+    law = np.full((2, 3), 1 / 6)  # tau_delta = delta, and n = 18 allows counts near 3 only
+    counts, chance = everything(n, law)
+    values = balanced_means(counts, F, marginals(law), steps=5, first=1).values - np.sum(law * F)
+    errors = [np.abs(counts.sum(axis=2 - a) / n / marginals(law)[a] - 1).max(axis=1) for a in (0, 1)]
+    inside = (np.abs(counts / n / law - 1).max(axis=(1, 2)) <= 0.25) & (np.maximum(*errors) <= 0.75 / 8)
+    assert 0 < chance @ inside < 1
+    for k in range(1, 6):
+        linear = ((counts / n - law) * influence_function(law, F, k, first=1)).sum(axis=(1, 2))
+        first_order, remainder, rare = by_loops(law, F, n, k, delta, first=1)
+        assert np.isclose(np.sqrt(chance @ linear**2), first_order, rtol=1e-9, atol=0)
+        assert np.sqrt(chance @ (inside * (values[:, k] - linear) ** 2)) <= remainder
+        assert np.sqrt(chance @ (~inside * values[:, k] ** 2)) <= np.ptp(F) * np.sqrt(chance @ ~inside) <= rare
+
+
+def poisson_tail(n, m, delta):
+    """Exact chance that one of m equally likely counts with sum n is off by more than a fraction delta."""
+    near = [c for c in range(n + 1) if abs(c * m - n) <= delta * n + 1e-9]
+    ways, weights = np.ones(1), poisson.pmf(near, n / m)
+    for _ in range(m):
+        ways = np.convolve(ways, weights)
+    return 1 - ways[n - m * near[0]] / poisson.pmf(n, n)
+
+
+@pytest.mark.statement("5.12d")
+def test_probability_of_the_rare_event():
+    law, delta = np.full((8, 8), 1 / 64), 0.25  # independent: tau_delta = delta; osc(h) = 1
+    h = np.zeros((8, 8))
+    h[0, 0] = 1
+    for n, most in ((16_000, 0.12), (20_000, 0.02)):
+        squared = contraction_bound(law, h, n, 3, delta=delta).rare_event ** 2
+        cells, one = poisson_tail(n, 64, delta), poisson_tail(n, 8, (1 - delta) / 8)
+        # the counts of X and of Y are independent; one of the conditions fails at least as often as each
+        assert squared / 200 < max(cells, 1 - (1 - one) ** 2) <= squared < most
+    # one rare value: the exponents of cells and of marginals, at delta = 1/4 and at a small delta
+    for n, p, delta, ends, width in ((10**8, 2e-4, 0.25, 6, 3 / 32), (10**10, 2e-4, 0.02, 4, 0.02)):
+        squared = contraction_bound(np.array([[p, 1 - p]]), h[:1, :2], n, 1, delta=delta).rare_event ** 2
+        rate = -binom.logsf(int((1 + width) * n * p) - 1, n, p)
+        assert 1 < rate / -math.log(squared / ends) < 1.11
+
+
+@pytest.mark.statement("5.12d")
+@pytest.mark.parametrize(("k", "n", "factor"), [(3, 60_000, 8), (30, 300_000, 4)])
+def test_contraction_bound_where_it_says_something(k, n, factor):
+    bound, drawn = contraction_bound(P, H, n, k), simulated_mse(P, H, n, k, draws=1500)
+    assert not bound.vacuous and np.sqrt(drawn.mse[k]) < bound.rmse < factor * np.sqrt(drawn.mse[k])
+
+
+def all_sizes(table, h, delta):
+    """A_1 and A_2 of Corollary 5.12e; the suprema are reached early."""
+    tau = math.tanh(largest_log_odds_ratio(table) / 4 + math.atanh(delta))
+    steps = [(influence_function(table, h, r, first=axis), axis) for r in range(1, 40) for axis in (0, 1)]
+    k4, spread = moment_bounds(table, 1, *steps[0])[0], max(moment_bounds(table, 1, *s)[1] for s in steps) ** 0.5
+    largest, least = max(np.abs(g).max() for g, _ in steps), min(map(min, marginals(table)))
+    a1 = 16 / 3 * k4**0.25 * spread / (1 - tau) + 128 / 9 * (1 + tau) * largest * k4**0.5 / (1 - tau) ** 2
+    a2 = 48 * math.sqrt(2 * table.size) / (11 * math.e * table.min() * delta**2)
+    a2 += 3072 * math.sqrt(2 * sum(table.shape)) / (11 * math.e * least * (1 - tau) ** 2)
+    return a1, np.ptp(h) * a2, largest, spread, tau, k4
+
+
+@pytest.mark.statement("5.12e")
+@pytest.mark.parametrize(("table", "h"), [(P, H), (WIDE, F), (np.outer([0.3, 0.7], [0.4, 0.6]), H)])
+@pytest.mark.parametrize("delta", [0.1, 0.25])
+def test_one_constant_for_every_size_and_number(table, h, delta):
+    a1, a2, largest, spread, tau, k4 = all_sizes(table, h, delta)
+    sigma = balanced_variance(table, h, 0) ** 0.5
+    assert largest <= sigma / table.min() ** 0.5
+    for k, n in product((1, 3, 20), (1, 10, 1000, 10**5, 10**8, 10**20)):
+        bound = contraction_bound(table, h, n, k, delta=delta)
+        assert n * bound.remainder <= a1 and n * bound.rare_event <= a2
+        total, a = bound.rmse, a1 + a2
+        assert total <= bound.first_order + a / n
+        assert total**2 <= bound.first_order**2 + (2 * sigma * a + a * a) / n**1.5
+    # the sum over all steps, with every g_j as large as it can be, is the constant
+    gammas = [1, *((1 + tau) * tau**i for i in range(600))]
+    sums = sum(gammas) * 8 / 3 * k4**0.25 * spread + sum(gammas[1:]) * 8 / 3 * 16 / 3 * largest * k4**0.5 / (1 - tau)
+    assert math.isclose(a1, sums, rel_tol=1e-9)
+    # n exp(-c n) is largest at n = 1 / c, for each of the two parts
+    peaks, least = [], min(map(min, marginals(table)))
+    for mass, width, ends in ((table.min(), delta, table.size), (least, (1 - tau) / 8, sum(table.shape))):
+        rate = 11 * mass * width**2 / 48
+        peaks.append(math.sqrt(2 * ends) * math.exp(-1) / rate)
+    assert math.isclose(a2, np.ptp(h) * sum(peaks), rel_tol=1e-9)
+
+
 def directly(table, h, v, axes):
     """F_1, F_2, F_3 of a direction by carrying the table itself to third order."""
     q1, q2, q3 = v, 0 * v, 0 * v
@@ -452,6 +695,75 @@ def directly(table, h, v, axes):
         r1, r2, r3 = -a1, a1**2 - a2, -a3 + 2 * a1 * a2 - a1**3
         q1, q2, q3 = q1 + r1 * table, q2 + r1 * q1 + r2 * table, q3 + r1 * q2 + r2 * q1 + r3 * table
     return [float(np.sum(q * h)) for q in (q1, q2, q3)]
+
+
+def paper_constant(table, h):
+    """A of (5.17a), with suprema over the first 120 half-steps."""
+    sides, size, cells = marginals(table), sum(table.shape), table > 0
+    p, levels = np.concatenate(sides), [np.asarray(h, float)] * 2
+    largest = spread = 0.0
+    for _ in range(120):
+        mean = [
+            (table * levels[1 - a]).sum(axis=1 - a, keepdims=True) / table.sum(axis=1 - a, keepdims=True)
+            for a in (0, 1)
+        ]
+        levels = [levels[1] - mean[0], levels[0] - mean[1]]
+        for axis, g in enumerate(levels):
+            v, q = ((table * g**power).sum(axis=1 - axis) / sides[axis] for power in (2, 4))
+            spread = max(spread, sum((3 * a * a + b / t) ** 0.5 for a, b, t in zip(v, q, sides[axis], strict=True)))
+            largest = max(largest, np.abs(g[cells]).max())
+    fourth = sum(3 * (1 - t) ** 2 / t**2 + (1 - t) / t**3 for t in p)
+    constant = 8 / 3 * fourth**0.25 * spread**0.5 + 32 / 9 * largest * fourth**0.5
+    return constant + 72 / math.e * (h[cells].max() - h[cells].min()) * (2 * size) ** 0.5 / min(p)
+
+
+def paper_sides(table, h, constant, n, k):
+    """The right sides of (5.17b) and (5.17c)."""
+    svd = np.linalg.svd(table / np.sqrt(np.outer(*marginals(table))))[1]
+    s = max((x for x in svd if x < 1 - 1e-9), default=0.0)
+    limit, plain = limit_variance(table, h), balanced_variance(table, h, 0)
+    rmse = (balanced_variance(table, h, k) / n) ** 0.5 + constant * k**2 / n
+    last = (2 * plain**0.5 * constant + constant**2) * k**4 / n**1.5
+    return rmse, limit / n + s ** (2 * k - 2) * (plain - limit) / n + last
+
+
+@pytest.mark.statement("5.12a")
+def test_explicit_bound_implies_the_bound_of_the_paper():
+    rng = np.random.default_rng(512)
+    tables = [WIDE, SPARSE_LAW, np.diag([0.2, 0.3, 0.5]), np.full((3, 1), 1 / 3), random_law(rng, (3, 4))[0]]
+    for table in tables:
+        h = rng.normal(size=table.shape)
+        constant = paper_constant(table, h)
+        assert np.isclose(quadratic_bound(table, h, 1, 1).remainder, constant, rtol=1e-8, atol=0)
+        # u exp(-u) is 1 / e at u = 1, where the two bounds of the rare event touch
+        least, k = min(map(min, marginals(table))), 7
+        touching = explicit_bound(table, h, round(72 * k**2 / least), k).rare_event
+        rare = 72 / math.e * np.ptp(h[table > 0]) * (2 * sum(table.shape)) ** 0.5 / least
+        assert np.isclose(touching, rare * k**2 / round(72 * k**2 / least), rtol=1e-3)
+        for n, k in product((1, 30, 10**4, 10**9, 10**14), (1, 2, 5, 40)):
+            rmse, square = paper_sides(table, h, constant, n, k)
+            assert explicit_bound(table, h, n, k).rmse <= rmse * (1 + 1e-12)
+            assert rmse**2 <= square * (1 + 1e-12)
+
+
+@pytest.mark.statement("5.12a")
+def test_bound_of_the_paper_is_touched():
+    # h(y) of independent variables: sigma_1 = sigma_0, and at n = k = 1 nothing was given away in the square
+    table, h = np.outer([0.3, 0.7], [0.2, 0.3, 0.5]), np.ones((2, 1)) * np.array([[1.0, -1.0, 4.0]])
+    rmse, square = paper_sides(table, h, paper_constant(table, h), 1, 1)
+    assert np.isclose(rmse**2, square, rtol=1e-12, atol=0)
+    # a function without a part on alpha_2 uses the middle term up, at odd k
+    s, sign = 0.4, np.array([[1.0], [-1.0]])
+    two = (1 + s * sign * sign.T) / 4
+    for k in (1, 3, 5):
+        f = sign.T - s * sign
+        rmse, square = paper_sides(two, f, paper_constant(two, f), 1e34, k)
+        assert np.isclose(rmse**2, square, rtol=1e-4, atol=0)
+    # the root is no more than twice the truth when n is large enough
+    profile = expansion(P, H, 4)
+    for k, n in ((1, 10**6), (2, 2 * 10**7), (4, 4 * 10**8)):
+        error, bound = profile.mse(n)[k] ** 0.5, quadratic_bound(P, H, n, k).rmse
+        assert error <= bound < 2 * error
 
 
 @pytest.mark.statement("5.13")
