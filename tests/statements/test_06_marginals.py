@@ -628,6 +628,41 @@ def test_auxiliary_targets_against_not_balancing():
             assert worse.auxiliary > worse.plain and better.auxiliary < better.plain
 
 
+def excess_over_plain(law, h, n, size, kept, steps, rng, draws=4000):
+    """n (e_k^2 - e_0^2) / Var h of balancing to targets with the share `kept` of the pairs, for k = 1, ..., steps."""
+    table = rng.multinomial(n, law.ravel(), draws).reshape(-1, *law.shape) / n
+    plain, excess = np.sum((table - law) * h, axis=(1, 2)), []
+    right = law.sum(axis=1), law.sum(axis=0)
+    targets = [
+        kept * table.sum(axis=2 - a) + (1 - kept) * rng.multinomial(size, m, draws) / size for a, m in enumerate(right)
+    ]
+    for k in range(steps):
+        table = table * np.expand_dims(targets[k % 2] / table.sum(axis=2 - k % 2), 2 - k % 2)
+        excess.append(n * (np.sum((table - law) * h, axis=(1, 2)) ** 2 - plain**2) / variance(law, h))
+    return np.mean(excess, axis=1), 4 * np.std(excess, axis=1) / draws**0.5
+
+
+@pytest.mark.statement("6.10")
+def test_order_of_the_errors_at_finite_n_for_every_number_of_half_steps():
+    law, h, rng = LAW, LAW_H + np.array([[1.5], [-1.5]]), np.random.default_rng(20)
+    turns = [turning_point(law, h, k) for k in range(1, 41)]
+    for factor in (0.6, 1.7):
+        size = round(2000 * factor * (min(turns) if factor < 1 else max(turns)))
+        mean, error = excess_over_plain(law, h, 2000, size, 0, 40, rng)
+        sign = 1 if factor < 1 else -1
+        assert np.all(sign * mean > error)
+
+
+@pytest.mark.statement("6.11")
+@pytest.mark.parametrize("s", [0.3, 0.95])
+def test_pooling_at_finite_n_for_every_large_number_of_half_steps(s):
+    f, rng, threshold = np.array([1.0, -1.0]), np.random.default_rng(21), 1500 / 2500  # n = 1000, N = 500
+    law = np.array([[1 + s, 1 - s], [1 - s, 1 + s]]) / 4
+    mean, error = excess_over_plain(law, f[:, None] - f, 1000, 500, 2 / 3, 60, rng)
+    sign = 1 if s > threshold else -1
+    assert np.all((sign * mean > error)[30:])
+
+
 @pytest.mark.statement("6.11")
 @pytest.mark.parametrize("auxiliary", [30, 300])
 def test_pooling_is_safe_up_to_the_threshold(auxiliary):
