@@ -34,8 +34,8 @@ def variance(masses, f):
     return np.sum(masses * f**2) - np.sum(masses * f) ** 2
 
 
-def at(t, move=MOVE):
-    return tuple(p + t * d for p, d in zip(RIGHT, move, strict=True))
+def at(t, move=MOVE, right=RIGHT):
+    return tuple(p + t * d for p, d in zip(right, move, strict=True))
 
 
 def population_bias(table, h, targets, steps, first=0):
@@ -213,6 +213,131 @@ def test_bias_by_hand():
         targets = ([0.4 + move[0], 0.6 - move[0]], [0.45 + move[1], 0.55 - move[1]])
         assert first_order_bias(law, h, targets, 1) / tiny == pytest.approx(one, abs=1e-9)
         assert first_order_bias(law, h, targets, 2) / tiny == pytest.approx(two, abs=1e-5)
+
+
+def step_by_step(start, targets, steps, first=0):
+    """Tables after 1, ..., steps half-steps, by a loop of its own."""
+    for j in range(steps):
+        axis = (first + j) % 2
+        start = start * np.expand_dims(targets[axis] / start.sum(axis=1 - axis), 1 - axis)
+        yield start
+
+
+def on_a_line(table, t, rng):
+    """A table and targets whose relative errors are t times fixed ones of mass 0."""
+    for masses in (table, table.sum(axis=1), table.sum(axis=0)):
+        u = rng.uniform(-1, 1, masses.shape)
+        yield masses * (1 + t * (u - np.sum(masses * u)))
+
+
+@pytest.mark.statement("6.3a")
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("kind", ["dependent", "blocks", "zero"])
+def test_one_expansion_for_every_number_of_half_steps(kind, first):
+    tables = {
+        "dependent": np.array([[0.46, 0.04], [0.06, 0.44]]),
+        "blocks": np.array([[0.2, 0.1, 0], [0.1, 0.25, 0], [0, 0, 0.35]]),
+        "zero": np.array([[0.3, 0.1, 0], [0.05, 0.2, 0.35]]),
+    }
+    law, steps, path = tables[kind], 50, {}
+    h = np.random.default_rng(1).normal(size=law.shape)
+    for t in (0.04, -0.04, 0.02, -0.02):
+        start, *targets = on_a_line(law, t, np.random.default_rng(2))
+        path[t] = np.array([np.sum((table - law) * h) for table in step_by_step(start, targets, steps, first)])
+        assert path[t][-1] == pytest.approx(
+            np.sum((data_balance(start, targets, steps=steps, first=first).table - law) * h), abs=1e-12
+        )
+        for k in range(1, steps + 1):
+            psi = influence_function(law, h, k, first)
+            path[t][k - 1] -= np.sum((start - law) * psi) + first_order_bias(law, h, targets, k, first)
+    sums = [np.abs(path[t] + path[-t]) for t in (0.04, 0.02)]
+    odd = [np.abs(path[t] - path[-t]).max() for t in (0.04, 0.02)]
+    assert sums[0].max() / sums[1].max() == pytest.approx(4, rel=0.05)  # of order 2, for all k at once
+    assert odd[0] / odd[1] == pytest.approx(8, rel=0.1)
+    assert sums[0][25:].max() <= 1.1 * sums[0][:25].max()
+    assert sums[1].max() / 0.02**2 > 0.05
+
+
+@pytest.mark.statement("6.3a")
+def test_limits_along_odd_and_even_half_steps():
+    law, cut = np.zeros((5, 4)), ((slice(0, 2), slice(0, 2)), (slice(2, 5), slice(2, 4)))
+    law[cut[0]] = [[0.1, 0.15], [0.2, 0.05]]
+    law[cut[1]] = [[0.1, 0.05], [0.05, 0.1], [0.05, 0.15]]
+    h = np.random.default_rng(3).normal(size=law.shape)
+    start, *targets = on_a_line(law, 0.15, np.random.default_rng(4))
+    masses = [[q[part[axis]].sum() for part in cut] for axis, q in enumerate(targets)]
+    means, true_means = [], []
+    for part in cut:
+        within = [targets[axis][part[axis]] / masses[axis][cut.index(part)] for axis in (0, 1)]
+        *_, last = step_by_step(start[part] / start[part].sum(), within, 400)
+        means.append(np.sum(last * h[part]))
+        true_means.append(np.sum(law[part] * h[part]) / law[part].sum())
+    tables = list(step_by_step(start, targets, 400))
+    limits = [np.dot(masses[axis], means) for axis in (0, 1)]
+    assert [np.sum(tables[k] * h) for k in (398, 399)] == pytest.approx(limits, abs=1e-12)
+    assert abs(limits[0] - limits[1]) > 0.01
+    biases = [first_order_bias(law, h, targets, k) for k in (399, 400)]
+    assert biases[1] - biases[0] == pytest.approx(np.dot(np.subtract(masses[1], masses[0]), true_means), abs=1e-12)
+    for part, of_x, of_y in zip(cut, *masses, strict=True):
+        targets[1][part[1]] *= of_x / of_y
+    tables = list(step_by_step(start, targets, 400))
+    assert np.sum(tables[398] * h) == pytest.approx(np.sum(tables[399] * h), abs=1e-12)
+
+
+@pytest.mark.statement("6.3a")
+@pytest.mark.parametrize("s", [0.5, 0.8])
+def test_rate_of_the_estimates_near_the_truth(s):
+    law, h = dependent_table(2, s), np.array([[1.0, 0.2], [-0.5, 2.0]])
+    start, *targets = on_a_line(law, 0.002, np.random.default_rng(6))
+    path = np.array([np.sum((table - law) * h) for table in step_by_step(start, targets, 14)])
+    changes = np.abs(path[2:] - path[:-2])
+    np.testing.assert_allclose(changes[2:] / changes[:-2], s**2, rtol=0.03)
+
+
+@pytest.mark.statement("6.4")
+@pytest.mark.parametrize("first", [0, 1])
+def test_remainder_is_free_of_the_number_of_half_steps(first):
+    law, h, steps = np.array([[0.42, 0.08], [0.1, 0.4]]), np.array([[1, -1], [0.4, 2.0]]), 50
+    right, truth = (law.sum(axis=1), law.sum(axis=0)), np.sum(law * h)
+    moves = np.array([0.3, -0.3]), np.array([-0.1, 0.1])
+    lengths = np.array([20, 40, 80])
+
+    def mse(n, t):
+        targets = [q + t * move for q, move in zip(right, moves, strict=True)]
+        blocks = (
+            w @ (balanced_means(counts, h, targets, steps=steps, first=first).values - truth) ** 2
+            for counts, w in count_tables(n, law)
+        )
+        return sum(blocks)
+
+    sigma = np.array([variance(law, influence_function(law, h, k, first)) for k in range(steps + 1)])
+    parts = [attribute_error(law, h, k, first) for k in range(steps + 1)]
+    biases = np.array([moves[0] @ part.row + moves[1] @ part.column for part in parts])
+    ends = np.array([[mse(n, sign / n**0.5) for sign in (1, -1)] for n in lengths])
+    exact, odd = lengths[:, None] * ends.mean(axis=1), lengths[:, None] ** 1.5 * (ends[:, 0] - ends[:, 1])
+    second = [np.abs(n * (values - sigma - biases**2)).max() for n, values in zip(lengths, exact, strict=True)]
+    assert np.max(biases**2 / sigma) > 0.2
+    # n times the MSE minus the formula falls like 1/n, as a maximum over k; the third order like n^(-1/2)
+    assert second[2] < 1.1 * second[1] < 1.21 * second[0]
+    assert second[2] > 0.25 * second[0]
+    third = np.abs(odd).max(axis=1)
+    assert third[2] < 1.1 * third[0]
+    assert third[2] > 0.6 * third[0]
+    right_targets = [np.abs(n * (n * mse(n, 0) - sigma)).max() for n in lengths]
+    assert right_targets[2] < 1.1 * right_targets[1] < 1.21 * right_targets[0]
+    assert right_targets[2] > 0.25 * right_targets[0]
+    tiny = [n * np.abs(mse(n, 1e-5) - mse(n, -1e-5)).max() / 2e-5 for n in lengths[:2]]  # per eps/n
+    assert 0.6 < tiny[1] / tiny[0] < 1.2
+    cubes = []
+    for t in (0.01, 0.005):
+        errors = [
+            np.array(
+                [np.sum((table - law) * h) for table in step_by_step(law, at(sign * t, moves, right), steps, first)]
+            )
+            for sign in (1, -1)
+        ]
+        cubes.append(np.abs(errors[0] ** 2 - errors[1] ** 2).max())
+    assert cubes[0] / cubes[1] == pytest.approx(8, rel=0.05)
 
 
 @pytest.mark.statement("6.4")
@@ -414,6 +539,44 @@ def test_unpaired_targets_by_numerical_derivatives(steps, first):
 
 
 @pytest.mark.statement("6.9")
+@pytest.mark.parametrize("kind", ["dependent", "blocks"])
+@pytest.mark.parametrize("kept", [0, 0.4])
+def test_error_beyond_first_order_is_free_of_the_number_of_half_steps(kind, kept):
+    law = {
+        "dependent": np.array([[0.3, 0.03, 0.02], [0.02, 0.25, 0.05], [0.03, 0.05, 0.25]]),
+        "blocks": np.array([[0.2, 0.1, 0], [0.1, 0.25, 0], [0, 0, 0.35]]),
+    }[kind]
+    right, steps, rng = (law.sum(axis=1), law.sum(axis=0)), 50, np.random.default_rng(12)
+    h, sizes = rng.normal(size=(3, 3)), []
+    ratio = kept / (1 - kept) if kept else 2  # n / N
+    parts = [attribute_error(law, h, k) for k in range(1, steps + 1)]
+    for n in (600, 2400, 9600):
+        pairs = rng.multinomial(n, law.ravel(), 1500).reshape(-1, 3, 3) / n
+        size = round(n / ratio)
+        margins = [rng.multinomial(size, m, 1500) / size for m in right]
+        targets = [kept * pairs.sum(axis=2 - a) + (1 - kept) * margins[a] for a in (0, 1)]
+        table, beyond, values = pairs, [], []
+        for k, (psi, row, column) in enumerate(parts):
+            axis = k % 2
+            table = table * np.expand_dims(targets[axis] / table.sum(axis=2 - axis), 2 - axis)
+            values.append(np.sum((table - law) * h, axis=(1, 2)))
+            linear = (targets[0] - right[0]) @ row + (targets[1] - right[1]) @ column
+            beyond.append(values[-1] - np.sum((pairs - law) * psi, axis=(1, 2)) - linear)
+        beyond, values = np.array(beyond), np.array(values)
+        largest = np.abs(beyond).max(axis=0)
+        sizes.append(n * np.mean(largest**2) ** 0.5)
+        assert np.mean(largest**2) < 1.05 * np.mean(np.abs(beyond[:25]).max(axis=0) ** 2)
+        # n (E e^2 - E L^2), the noise of L itself taken out
+        remainders = n * np.mean(values**2 - (values - beyond) ** 2, axis=1)
+        assert np.abs(remainders).max() < 20 / n + 0.02
+    assert max(sizes) < 1.3 * min(sizes)
+    one, other = (unpaired_mse(law, h, 100, round(100 / ratio), k)[2 if kept else 1] for k in (200, 201))
+    assert one == pytest.approx(other, rel=1e-9)
+    apart = 9600**0.5 * np.abs(values[-1] - values[-2]).mean()
+    assert apart > 0.05 if kind == "blocks" else apart < 0.01
+
+
+@pytest.mark.statement("6.9")
 def test_pooled_targets_are_posterior_means():
     counts, prior, worth = np.array([[3, 1, 0], [2, 2, 4]]), (np.array([0.3, 0.7]), np.array([0.2, 0.2, 0.6])), 5
     for axis, target in enumerate(pooled_targets(counts, prior, worth)):
@@ -463,6 +626,41 @@ def test_auxiliary_targets_against_not_balancing():
             sizes = (int(10_000 * auxiliary * c) for c in (0.99, 1.01))
             worse, better = (unpaired_mse(p, f, 10_000, size, 200) for size in sizes)
             assert worse.auxiliary > worse.plain and better.auxiliary < better.plain
+
+
+def excess_over_plain(law, h, n, size, kept, steps, rng, draws=4000):
+    """n (e_k^2 - e_0^2) / Var h of balancing to targets with the share `kept` of the pairs, for k = 1, ..., steps."""
+    table = rng.multinomial(n, law.ravel(), draws).reshape(-1, *law.shape) / n
+    plain, excess = np.sum((table - law) * h, axis=(1, 2)), []
+    right = law.sum(axis=1), law.sum(axis=0)
+    targets = [
+        kept * table.sum(axis=2 - a) + (1 - kept) * rng.multinomial(size, m, draws) / size for a, m in enumerate(right)
+    ]
+    for k in range(steps):
+        table = table * np.expand_dims(targets[k % 2] / table.sum(axis=2 - k % 2), 2 - k % 2)
+        excess.append(n * (np.sum((table - law) * h, axis=(1, 2)) ** 2 - plain**2) / variance(law, h))
+    return np.mean(excess, axis=1), 4 * np.std(excess, axis=1) / draws**0.5
+
+
+@pytest.mark.statement("6.10")
+def test_order_of_the_errors_at_finite_n_for_every_number_of_half_steps():
+    law, h, rng = LAW, LAW_H + np.array([[1.5], [-1.5]]), np.random.default_rng(20)
+    turns = [turning_point(law, h, k) for k in range(1, 41)]
+    for factor in (0.6, 1.7):
+        size = round(2000 * factor * (min(turns) if factor < 1 else max(turns)))
+        mean, error = excess_over_plain(law, h, 2000, size, 0, 40, rng)
+        sign = 1 if factor < 1 else -1
+        assert np.all(sign * mean > error)
+
+
+@pytest.mark.statement("6.11")
+@pytest.mark.parametrize("s", [0.3, 0.95])
+def test_pooling_at_finite_n_for_every_large_number_of_half_steps(s):
+    f, rng, threshold = np.array([1.0, -1.0]), np.random.default_rng(21), 1500 / 2500  # n = 1000, N = 500
+    law = np.array([[1 + s, 1 - s], [1 - s, 1 + s]]) / 4
+    mean, error = excess_over_plain(law, f[:, None] - f, 1000, 500, 2 / 3, 60, rng)
+    sign = 1 if s > threshold else -1
+    assert np.all((sign * mean > error)[30:])
 
 
 @pytest.mark.statement("6.11")
@@ -558,6 +756,105 @@ def test_margins_of_one_survey_by_simulation():
         assert squares.mean() == pytest.approx(value, abs=4 * squares.std() / draws**0.5 + 0.01 * value)
 
 
+def people_needed(p, f, k):
+    """Var phi, the gain Var h - Var psi_k and psi_k, by centering in turn."""
+    psi = f - np.sum(p * f)
+    for j in range(k, 0, -1):
+        psi = psi - np.expand_dims(conditional_mean(p, psi, (j - 1) % 2), j % 2)
+    return np.sum(p * (f - psi) ** 2) - np.sum(p * (f - psi)) ** 2, variance(p, f) - variance(p, psi), psi
+
+
+@pytest.mark.statement("6.12a")
+@pytest.mark.parametrize("s", [0.3, 0.7, 0.95])
+@pytest.mark.parametrize("steps", range(2, 9))
+def test_range_of_the_survey_that_pays(s, steps):
+    p, power = np.array([[1 + s, 1 - s], [1 - s, 1 + s]]) / 4, s ** (steps - 1)
+    a, b = np.array([[1.0], [-1.0]]), np.array([1.0, -1.0])
+    ends = (1 - power) / (1 + power), 1
+    rules = s * a - b, a + 0 * b
+    if steps % 2 == 0:
+        ends = (1 - s**steps) / (1 + power), (1 - s**steps) / (1 - power)
+        rules = a - (1 + power * (1 - s)) * b, a + (1 - power * (1 + s)) * b
+    for rule, end in zip(rules, ends, strict=True):
+        taken, gain, _ = people_needed(p, rule, steps)
+        assert taken / gain == pytest.approx(end)
+        sizes = (int(100_000 * end * c) for c in (0.999, 1.001))
+        worse, better = (unpaired_mse(p, rule, 100_000, size, steps, one_survey=True) for size in sizes)
+        assert worse.auxiliary > worse.plain and better.auxiliary < better.plain
+    angles = np.linspace(0, np.pi, 721)
+    found = [people_needed(p, np.cos(t) * a + np.sin(t) * b, steps) for t in angles]
+    ratios = np.array([taken / gain for taken, gain, _ in found])
+    assert ends[0] * (1 - 1e-9) <= ratios.min() < ends[0] * 1.01 + 1e-3
+    assert ends[1] * 0.99 < ratios.max() <= ends[1] * (1 + 1e-9)
+    signs = [
+        np.sum(p * psi * (np.cos(t) * a + np.sin(t) * b - psi)) for t, (*_, psi) in zip(angles, found, strict=True)
+    ]
+    assert min(signs) > -1e-12 if steps % 2 else min(signs) < -1e-5 < 1e-5 < max(signs)
+    if steps % 2 == 0:
+        assert ratios.max() < steps / (steps - 1)
+        nearly = 1 - 1e-6
+        assert (1 - nearly**steps) / (1 - nearly ** (steps - 1)) > 0.999 * steps / (steps - 1)
+
+
+@pytest.mark.statement("6.12a")
+def test_range_of_the_survey_that_pays_for_larger_tables():
+    rng = np.random.default_rng(8)
+    blocks = np.zeros((3, 3))
+    blocks[:2, :2], blocks[2, 2] = [[0.3, 0.1], [0.05, 0.25]], 0.3
+    for p in (rng.dirichlet(np.ones(12)).reshape(4, 3), blocks, np.outer([0.4, 0.6], [0.1, 0.3, 0.6])):
+        below = markov_svd(p).singular_values
+        s = below[below < 1 - 1e-9].max(initial=0)
+        for steps in (1, 2, 3, 4, 5):
+            power = s ** (steps - 1)
+            low, high = (1 - power) / (1 + power), 1
+            if steps % 2 == 0:
+                low, high = (1 - s**steps) / (1 + power), (1 - s**steps) / (1 - power)
+            for f in rng.normal(size=(30, *p.shape)):
+                taken, gain, _ = people_needed(p, f, steps)
+                if steps == 1:
+                    assert taken == pytest.approx(gain)
+                else:
+                    assert low * (1 - 1e-9) <= taken / gain <= high * (1 + 1e-9)
+
+
+@pytest.mark.statement("6.12a")
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("auxiliary", [40, 900])
+def test_best_share_with_the_margins_of_one_survey(steps, auxiliary):
+    n, kept = 100, 100 / (100 + auxiliary)
+    p = np.array([[0.4, 0.05, 0.05], [0.05, 0.1, 0.35]])
+    h = np.array([[1.0, -0.5, 2.0], [0.25, 3.0, -1.0]])
+    taken, gain, psi = people_needed(p, h, steps)
+    cov = np.sum(p * psi * (h - psi))
+    assert gain == pytest.approx(taken + 2 * cov)
+    if steps == 1:
+        assert cov == pytest.approx(0, abs=1e-12)
+    else:
+        assert (cov > 1e-4) if steps % 2 else abs(cov) > 1e-4
+    shares = np.array([0, 0.3, 0.9])
+    values = [n * numerical_mse(balanced_to(t, steps), p, h, n, auxiliary, one_survey=True) for t in shares]
+    formulas = np.sum(p * psi**2) + 2 * shares * cov + shares**2 * taken + (1 - shares) ** 2 * n / auxiliary * taken
+    np.testing.assert_allclose(values, formulas, rtol=1e-6)
+    square, slope, free = np.polyfit(shares, values, 2)
+    best = kept - (1 - kept) * cov / taken
+    assert -slope / (2 * square) == pytest.approx(best, abs=1e-4)
+    assert best < 1
+    least, pooled = free - slope**2 / (4 * square), np.polyval([square, slope, free], kept)
+    assert pooled - least == pytest.approx((1 - kept) * cov**2 / taken, abs=1e-7)
+    assert n * unpaired_mse(p, h, n, auxiliary, steps, one_survey=True).pooled == pytest.approx(pooled, rel=1e-6)
+
+
+@pytest.mark.statement("6.12a")
+def test_a_best_share_below_zero():
+    p, s = np.array([[1.9, 0.1], [0.1, 1.9]]) / 4, 0.9
+    h = s * np.array([[1.0], [-1.0]]) - np.array([1.0, -1.0])  # the worst for an odd number of half-steps
+    taken, _, psi = people_needed(p, h, 3)
+    best = 0.01 - 0.99 * np.sum(p * psi * (h - psi)) / taken
+    assert best < -1
+    values = [numerical_mse(balanced_to(t, 3), p, h, 1, 99, one_survey=True) for t in (0, 0.01, 0.5)]
+    assert values[0] < values[1] < values[2]
+
+
 @pytest.mark.statement("6.13")
 def test_pooling_can_lose():
     f = np.array([-0.5, 0, 0.5])
@@ -576,6 +873,19 @@ def test_pooling_can_lose():
     for tables, value in zip(rules, mse, strict=True):
         squares = np.sum(tables * h, axis=(1, 2)) ** 2
         assert squares.mean() == pytest.approx(value, abs=4 * squares.std() / 100 + 0.04 * value)
+
+
+@pytest.mark.statement("6.13")
+def test_pooling_can_lose_in_whatever_order_the_limits_are_taken():
+    f, limits = np.array([-0.5, 0, 0.5]), (1 / 3, 11 / 120)
+    p, h, rng = dependent_table(3, 0.9), f[:, None] - f, np.random.default_rng(6)
+    for n, steps in ((2000, 70), (2000, 600), (20_000, 70), (20_000, 200)):
+        pairs = rng.multinomial(n, p.ravel(), 4000).reshape(-1, 3, 3)
+        x, y = (rng.multinomial(n, np.ones(3) / 3, 4000) for _ in range(2))
+        for targets, limit in zip(((x, y), pooled_targets(pairs, (x, y), n)), limits, strict=True):
+            squares = n * np.sum(soft_balance(pairs, targets, 1, steps=steps) * h, axis=(1, 2)) ** 2
+            assert squares.mean() == pytest.approx(limit, abs=4 * squares.std() / 4000**0.5)
+            assert squares.std() / 4000**0.5 < 0.03 * limit
 
 
 @pytest.mark.statement("6.14")
