@@ -1,8 +1,15 @@
-"""The mean squared error of a balanced estimate, bounded and expanded (chapter 5 of the book).
+"""Bounds on the error of a balanced estimate that hold at every n (chapter 5 of the book).
 
 P is the joint law of (X, Y), an m x l table; n is the number of observations; the estimate is that of the paper,
-P_n^(k)(h) on the event S that every row and every column was seen and P_n(h) off it. The exact value, a sum over
-all count tables, is in `balance.enumeration`.
+P_n^(k)(h) on the event S that every row and every column was seen and P_n(h) off it. Four bounds are evaluated:
+
+- `explicit_bound`, with a remainder of order k^2 / n, and an event that asks more of large k;
+- `quadratic_bound`, which follows from it, without any event: it implies the bound of the paper;
+- `contraction_bound`, for positive tables, bounded in k;
+- `uniform_bound`, for every table, bounded in k, two-sided, of order n^-2 for the mean squared error.
+
+They are proved; `error_report` sets them beside the exact or simulated error, and beside the expansion, which is
+accurate and not a bound. The exact value, a sum over all count tables, is in `balance.enumeration`.
 """
 
 from dataclasses import dataclass
@@ -11,23 +18,41 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from balance._engine import checks
+from balance.contraction import contraction_coefficients, contraction_constant, largest_log_odds_ratio
 from balance.enumeration import exact_mse, mean_squared_error, simulated_mse
-from balance.variance import balanced_variance, influence_function
+from balance.expansion import Expansion, expansion, remainder_constant
+from balance.operators import center, markov_svd
+from balance.report import ErrorReport
+from balance.variance import balanced_variance, influence_functions, limit_influence
 
 __all__ = [
+    "ErrorBound",
+    "ErrorReport",
     "Expansion",
-    "ExplicitBound",
+    "UniformBound",
+    "contraction_bound",
+    "contraction_coefficients",
+    "contraction_constant",
+    "error_report",
     "exact_mse",
     "expansion",
     "explicit_bound",
+    "largest_log_odds_ratio",
     "mean_squared_error",
     "missing_probability",
+    "quadratic_bound",
     "remainder_constant",
     "simulated_mse",
+    "uniform_bound",
 ]
 
 # Inclusion and exclusion runs over all sets of rows and of columns: 2 to this power terms take about a second.
 _MOST_VALUES = 20
+# So many centerings of h are followed; a bound of its distance from the limit stands for the rest.
+_MOST_CENTERINGS = 2000
+_SETTLED = 1e-12
+# The expansion needs a table of the pairs of cells: 2,000 make 32 MB.
+_MOST_CELLS = 2000
 
 
 def missing_probability(table: ArrayLike, n: int) -> float:
@@ -68,17 +93,17 @@ def missing_probability(table: ArrayLike, n: int) -> float:
 
 
 @dataclass(frozen=True)
-class ExplicitBound:
-    """Bound on the root mean squared error, from `explicit_bound`: the sum of three parts.
+class ErrorBound:
+    """Bound on the root mean squared error: the sum of three parts.
 
     Attributes
     ----------
     first_order : float
         sigma_k / sqrt(n).
     remainder : float
-        B_k / n.
+        What the corrections of second order add on the event on which they are small, of order 1 / n.
     rare_event : float
-        Part of the event that a marginal frequency is off by more than a fraction 1 / (4 k).
+        What the complement of that event adds: osc(h) times the square root of the bound of its probability.
     oscillation : float
         max h - min h on the support: a bound that needs no proof.
     """
@@ -99,14 +124,38 @@ class ExplicitBound:
         return self.rmse >= self.oscillation
 
 
-def explicit_bound(table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first: int = 0) -> ExplicitBound:
+@dataclass(frozen=True)
+class UniformBound(ErrorBound):
+    r"""Bounds on the error from `uniform_bound`: of its root mean square as in `ErrorBound`, and of its mean square.
+
+    Attributes
+    ----------
+    gamma : float
+        The constant :math:`\Gamma` of the table.
+    constant : float
+        R: the mean squared error is at least :math:`\sigma_k^2 / n - R / n^2`.
+    constant_above : float
+        :math:`R_+`: it is at most :math:`\sigma_k^2 / n + R_+ / n^2`.
+    lower, upper : float
+        Bounds of the mean squared error: `upper` uses the better of the two bounds for the rare event. They are
+        cut at 0 and at the square of the oscillation.
+    """
+
+    gamma: float
+    constant: float
+    constant_above: float
+    lower: float
+    upper: float
+
+
+def explicit_bound(table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first: int = 0) -> ErrorBound:
     r"""Bound on the root mean squared error of :math:`P_n^{(k)}(h)` with explicit constants.
 
     .. math:: \frac{\sigma_k}{\sqrt n} + \frac{B_k}{n}
               + \operatorname{osc}(h) \sqrt{2 (m + l)} \exp\Bigl( - \frac{n p_*}{72 k^2} \Bigr)
 
     with :math:`B_k = \frac83 K_4^{1/4} \sum_j d_j + \frac{32}{9} k (k - 1) G K_4^{1/2}` (Theorem 5.12 of the book,
-    where the symbols are defined).
+    where the symbols are defined). It holds for every n and k; it is sharp for few half-steps and useless for many.
 
     Parameters
     ----------
@@ -117,7 +166,237 @@ def explicit_bound(table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first:
 
     Returns
     -------
-    ExplicitBound
+    ErrorBound
+
+    Raises
+    ------
+    ValueError
+        If an input is out of range.
+
+    References
+    ----------
+    Theorem 5.12 of the book.
+
+    Examples
+    --------
+    >>> bound = explicit_bound([[0.3, 0.1], [0.15, 0.45]], [[1, -2], [0.5, 3]], n=10**6, steps=2)
+    >>> bound.vacuous, bool(bound.first_order < bound.rmse < 1.2 * bound.first_order)
+    (False, True)
+    """
+    joint, values, n, steps, first = _inputs(table, h, n, steps, first)
+    masses, k4 = _masses(joint, n)
+    functions = influence_functions(joint, values, steps)
+    largest, spread = 0.0, 0.0
+    for j in range(steps):
+        axis = (first + j) % 2
+        g = functions[steps - j, axis]
+        spread += _spread(joint, g, axis, n)
+        largest = max(largest, np.abs(g[joint > 0]).max())
+    remainder = 8 / 3 * k4**0.25 * spread + 32 / 9 * steps * (steps - 1) * largest * np.sqrt(k4)
+    oscillation = np.ptp(values[joint > 0])
+    rare = oscillation * np.sqrt(2 * len(masses)) * np.exp(-n * masses.min() / (72 * steps**2))
+    return ErrorBound(
+        _first_order(joint, values, n, steps, first), float(remainder / n), float(rare), float(oscillation)
+    )
+
+
+def quadratic_bound(table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first: int = 0) -> ErrorBound:
+    r"""Bound :math:`\sigma_k / \sqrt n + A k^2 / n` on the root mean squared error, with an A that is free of n and k.
+
+    .. math:: A = \frac83 K_4^{1/4} d + \frac{32}{9} G K_4^{1/2}
+              + \frac{72}{e} \operatorname{osc}(h) \frac{\sqrt{2 (m + l)}}{p_*}
+
+    with :math:`K_4` and d at n = 1, and with the largest d and G over all k. It follows from `explicit_bound`, and
+    its square implies the bound of the paper, with k^4 for k^6 and without a condition on n.
+
+    Parameters
+    ----------
+    table, h, n, steps, first
+        As in `explicit_bound`.
+
+    Returns
+    -------
+    ErrorBound
+        The part `rare_event` is 0. A is `remainder` times n over k^2.
+
+    Raises
+    ------
+    ValueError
+        If an input is out of range.
+
+    References
+    ----------
+    Corollary 5.12a of the book.
+
+    Examples
+    --------
+    >>> bound = quadratic_bound([[0.3, 0.1], [0.15, 0.45]], [[1, -2], [0.5, 3]], n=10**6, steps=2)
+    >>> round(bound.remainder * 10**6 / 2**2, 1)
+    1044.1
+    """
+    joint, values, n, steps, first = _inputs(table, h, n, steps, first)
+    masses, k4 = _masses(joint, 1)
+    largest, spread = _suprema(joint, values)
+    oscillation = np.ptp(values[joint > 0])
+    constant = 8 / 3 * k4**0.25 * spread + 32 / 9 * largest * np.sqrt(k4)
+    constant += 72 / np.e * oscillation * np.sqrt(2 * len(masses)) / masses.min()
+    remainder = constant * steps**2 / n
+    return ErrorBound(_first_order(joint, values, n, steps, first), float(remainder), 0.0, float(oscillation))
+
+
+def contraction_bound(
+    table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first: int = 0, delta: float | None = None
+) -> ErrorBound:
+    r"""Bound on the root mean squared error that stays bounded in k, for a table without zeros.
+
+    .. math:: \frac{\sigma_k}{\sqrt n} + \frac{B_k'}{n} + \operatorname{osc}(h) \sqrt{\pi}, \qquad
+              B_k' = \frac83 K_4^{1/4} \sum_j \gamma_j d_j
+              + \frac{128}{9} \frac{G K_4^{1/2}}{1 - \tau_\delta} \sum_{j \ge 2} \gamma_j
+
+    with :math:`\gamma_1 = 1` and :math:`\gamma_j = \min(1, (1 + \tau_\delta) \tau_\delta^{j - 2})` (Theorem 5.12d of
+    the book, where the symbols are defined).
+
+    Parameters
+    ----------
+    table, h, n, steps, first
+        As in `explicit_bound`; no cell of the table may be 0.
+    delta : float, optional
+        Largest relative error of a cell on the event, in (0, 1/4]. It may depend on n, not on the data. By default
+        the best of 81 values.
+
+    Returns
+    -------
+    ErrorBound
+
+    Raises
+    ------
+    ValueError
+        If an input is out of range or a cell is 0: `uniform_bound` allows zeros.
+
+    References
+    ----------
+    Theorem 5.12d of the book.
+
+    Examples
+    --------
+    >>> bounds = [
+    ...     contraction_bound([[0.3, 0.1], [0.15, 0.45]], [[1, -2], [0.5, 3]], n=10**6, steps=k)
+    ...     for k in (6, 60)
+    ... ]
+    >>> bool(bounds[1].rmse < 1.03 * bounds[0].rmse)
+    True
+    """
+    joint, values, n, steps, first = _inputs(table, h, n, steps, first)
+    if not joint.all():
+        raise ValueError("a cell of the table is 0, and its log odds ratios are not finite: use uniform_bound")
+    if delta is not None and not 0 < delta <= 0.25:
+        raise ValueError(f"delta = {delta}: choose a number above 0 and at most 1/4")
+    deltas = np.array([delta]) if delta is not None else np.geomspace(0.25e-4, 0.25, 81)
+    masses, k4 = _masses(joint, n)
+    axes = [(first + j) % 2 for j in range(steps)]
+    functions = influence_functions(joint, values, steps)
+    g = [functions[steps - j, axis] for j, axis in enumerate(axes)]
+    spreads = np.array([_spread(joint, f, axis, n) for f, axis in zip(g, axes, strict=True)])
+    largest, oscillation = np.abs(g).max(), np.ptp(values)
+    tau = np.tanh(largest_log_odds_ratio(joint) / 4)
+    tau = (tau + deltas) / (1 + tau * deltas)
+    # gamma_1 = 1, and then a geometric sequence, one row for each delta
+    gammas = np.minimum(1, (1 + tau)[:, None] * tau[:, None] ** (np.arange(steps) - 1.0))
+    gammas[:, 0] = 1
+    remainders = 8 / 3 * k4**0.25 * gammas @ spreads
+    remainders += 128 / 9 * largest * np.sqrt(k4) * gammas[:, 1:].sum(axis=1) / (1 - tau)
+    chance = 2 * joint.size * np.exp(-11 / 24 * n * joint.min() * deltas**2)
+    chance += 2 * len(masses) * np.exp(-11 / 24 * n * masses.min() * (1 - tau) ** 2 / 64)
+    rare = oscillation * np.sqrt(np.minimum(chance, 1))
+    best = np.argmin(remainders / n + rare)
+    sigma = _first_order(joint, values, n, steps, first)
+    return ErrorBound(sigma, float(remainders[best] / n), float(rare[best]), float(oscillation))
+
+
+def uniform_bound(table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first: int = 0) -> UniformBound:
+    r"""Bounds of order 1/n^2 on mean squared error less :math:`\sigma_k^2 / n`, for every table, every n and every k.
+
+    .. math:: - \frac{R}{n^2} \le \mathrm{MSE}_k - \frac{\sigma_k^2}{n}
+              \le \frac{R}{n^2} + \operatorname{osc}(h)^2 \Pr(E^c) \le \frac{R_+}{n^2}
+
+    R and :math:`R_+` are explicit and free of k; they depend on the table through :math:`\Gamma`, its smallest cell
+    and its number of cells (Theorem 5.12j of the book). The theorem has the right shape; its constants are large.
+
+    Parameters
+    ----------
+    table, h, n, steps, first
+        As in `explicit_bound`. Zeros and several blocks are allowed.
+
+    Returns
+    -------
+    UniformBound
+
+    Raises
+    ------
+    ValueError
+        If an input is out of range.
+
+    References
+    ----------
+    Theorem 5.12j of the book.
+
+    Examples
+    --------
+    >>> bound = uniform_bound([[0.3, 0.1], [0, 0.6]], [[1, -2], [0.5, 3]], n=10**7, steps=50)
+    >>> bound.vacuous, bool(bound.lower < bound.first_order**2 < bound.upper)
+    (False, True)
+    """
+    joint, values, n, steps, first = _inputs(table, h, n, steps, first)
+    p, gamma = joint[joint > 0], contraction_constant(joint)
+    sigma0, oscillation = np.sqrt(balanced_variance(joint, values, 0)), np.ptp(values[joint > 0])
+    (l4, l6), (l4_one, l6_one) = _cell_moments(p, n), _cell_moments(p, 1)
+    # E is the event that every cell is right within a fraction 1 / (13 Gamma^2)
+    chernoff = 2 * p.size * np.exp(-n * p.min() / (370 * gamma**4))
+    markov = 28561 * gamma**8 * l4 / n**2
+    chance = min(chernoff, markov, 1.0)
+    # the first term comes from a single observation, whatever n is
+    constants = [
+        sigma0**2 * gamma**2 * (24 * np.sqrt(l4_one) + gamma**2 * (750 * np.sqrt(sixth) + 1265 * fourth))
+        for fourth, sixth in ((l4, l6), (l4_one, l6_one))
+    ]
+    above = constants[1] + 28561 * gamma**8 * oscillation**2 * l4_one
+    sigma = _first_order(joint, values, n, steps, first)
+    lower = sigma**2 - constants[0] / n**2
+    upper = sigma**2 + constants[0] / n**2 + oscillation**2 * chance
+    return UniformBound(
+        first_order=sigma,
+        remainder=float(28 * sigma0 * gamma**2 * np.sqrt(l4) / n),
+        rare_event=float(oscillation * np.sqrt(chance)),
+        oscillation=float(oscillation),
+        gamma=gamma,
+        constant=float(constants[1]),
+        constant_above=float(above),
+        lower=float(max(lower, 0.0)),
+        upper=float(min(upper, oscillation**2)),
+    )
+
+
+def error_report(
+    table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first: int = 0, draws: int = 20_000, seed: int = 0
+) -> ErrorReport:
+    """Set the error of a balanced estimate beside its expansion and all bounds, and say which number to use.
+
+    What is proved: if the table is the law P of the observations and its marginals are the targets, the bounds hold
+    at this n (Theorems 5.12, 5.12d, 5.12j and Corollary 5.12a of the book), and the expansion has an error of order
+    n^-3 in the mean square, uniformly in the number of half-steps (Theorem 5.12n). What is not: the size of that
+    error at this n, which is why a simulation stands beside it; and anything about a law that is only estimated.
+    For a sample, pass its balanced table: the report is then about that table in the place of P.
+
+    Parameters
+    ----------
+    table, h, n, steps, first
+        As in `explicit_bound`.
+    draws, seed
+        As in `simulated_mse`, used if there are more than two million count tables.
+
+    Returns
+    -------
+    ErrorReport
 
     Raises
     ------
@@ -126,154 +405,93 @@ def explicit_bound(table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first:
 
     Examples
     --------
-    >>> bound = explicit_bound([[0.3, 0.1], [0.15, 0.45]], [[1, -2], [0.5, 3]], n=10**6, steps=2)
-    >>> bound.vacuous, bool(bound.first_order < bound.rmse < 1.2 * bound.first_order)
-    (False, True)
+    >>> print(error_report([[0.3, 0.1], [0.15, 0.45]], [[1, -2], [0.5, 3]], n=100, steps=1))
+    Root mean squared error, n = 100, 1 half-step
+      exact                                      0.118046
+      plain estimate, no half-step               0.156904
+      first order, sigma_k / sqrt(n)             0.117394
+      expanded to second order                   0.118023
+      proved: explicit_bound                     says nothing here
+      proved: quadratic_bound                    says nothing here
+      proved: contraction_bound                  says nothing here
+      proved: uniform_bound                      says nothing here
+    Use the exact error: every count table was enumerated.
     """
+    joint, values, n, steps, first = _inputs(table, h, n, steps, first)
+    drawn = mean_squared_error(joint, values, n, steps, first=first, draws=draws, seed=seed)
+    error = float(np.sqrt(max(drawn.mse[steps], 0.0)))
+    spread = float(drawn.standard_errors[steps] / (2 * error)) if error else 0.0
+    few = np.count_nonzero(joint) <= _MOST_CELLS
+    second = expansion(joint, values, steps, first=first).mse(n)[steps] if few else -1.0
+    functions = [explicit_bound, quadratic_bound, contraction_bound, uniform_bound]
+    if not joint.all():
+        functions.remove(contraction_bound)
+    bounds = {f.__name__: f(joint, values, n, steps, first=first) for f in functions}
+    return ErrorReport(
+        n=n,
+        steps=steps,
+        exact=not drawn.standard_errors.any(),
+        error=error,
+        standard_error=spread,
+        plain=float(np.sqrt(balanced_variance(joint, values, 0) / n)),
+        first_order=bounds["uniform_bound"].first_order,
+        expanded=float(np.sqrt(second)) if second >= 0 else None,
+        bounds=bounds,
+        expected_least=float(n * _masses(joint, n)[0].min()),
+    )
+
+
+def _inputs(
+    table: ArrayLike, h: ArrayLike, n: int, steps: int, first: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], int, int, int]:
     joint, h = checks.as_law(table, h)
     steps, first = checks.check_count(steps, "steps"), checks.check_axis(first, 2, "first")
-    n = checks.check_count(n, "n", least=1)
     if steps < 1:
         raise ValueError(f"steps = {steps}: the bound is for at least 1 half-step; without any it is sigma_0 / sqrt(n)")
+    return joint, h, checks.check_count(n, "n", least=1), steps, first
+
+
+def _first_order(joint, h, n, steps, first):
+    return float(np.sqrt(balanced_variance(joint, h, steps, first) / n))
+
+
+def _masses(joint, n):
+    """Return the masses of all values of X and Y, and K_4 of Lemma 5.11."""
     masses = np.concatenate([joint.sum(axis=1), joint.sum(axis=0)])
-    k4 = np.sum((3 * (1 - masses) ** 2 + (1 - masses) / (n * masses)) / masses**2)
-    largest, spread = 0.0, 0.0
-    for g, axis in _functions(joint, h, steps, first):
-        target = joint.sum(axis=1 - axis)
-        second, fourth = ((joint * g**power).sum(axis=1 - axis) / target for power in (2, 4))
-        spread += np.sqrt(np.sum(np.sqrt(3 * second**2 + fourth / (n * target))))
-        largest = max(largest, np.abs(g[joint > 0]).max())
-    remainder = 8 / 3 * k4**0.25 * spread + 32 / 9 * steps * (steps - 1) * largest * np.sqrt(k4)
-    oscillation = np.ptp(h[joint > 0])
-    rare = oscillation * np.sqrt(2 * len(masses)) * np.exp(-n * masses.min() / (72 * steps**2))
-    sigma = np.sqrt(balanced_variance(joint, h, steps, first) / n)
-    return ExplicitBound(float(sigma), float(remainder / n), float(rare), float(oscillation))
+    return masses, np.sum((3 * (1 - masses) ** 2 + (1 - masses) / (n * masses)) / masses**2)
 
 
-@dataclass(frozen=True, eq=False)
-class Expansion:
-    """Second-order expansion of mean squared error and bias for k = 0..steps, from `expansion`.
-
-    Attributes
-    ----------
-    variances : ndarray, shape (steps + 1,)
-        sigma_k^2.
-    constants : ndarray, shape (steps + 1,)
-        c_k, of either sign for k >= 2: the mean squared error is sigma_k^2 / n + c_k / n^2 + O(n^-3).
-    scaled_biases : ndarray, shape (steps + 1,)
-        The limit of n times the bias: the bias is scaled_biases / n + O(n^-2). The `biases` that `exact_mse`
-        returns are the biases at its n, not multiplied by it.
-    """
-
-    variances: NDArray[np.float64]
-    constants: NDArray[np.float64]
-    scaled_biases: NDArray[np.float64]
-
-    def mse(self, n: int) -> NDArray[np.float64]:
-        """Expanded mean squared error, shape (steps + 1,)."""
-        return self.variances / n + self.constants / n**2
-
-    def best_steps(self, n: int) -> int:
-        """Number of half-steps with the smallest expanded mean squared error at n observations."""
-        return int(np.argmin(self.mse(n)))
+def _spread(joint, g, axis, n):
+    """Return d_j of Lemma 5.11 for a function g of a step on the axis."""
+    target = joint.sum(axis=1 - axis)
+    second, fourth = ((joint * g**power).sum(axis=1 - axis) / target for power in (2, 4))
+    return np.sqrt(np.sum(np.sqrt(3 * second**2 + fourth / (n * target))))
 
 
-def expansion(table: ArrayLike, h: ArrayLike, steps: int, *, first: int = 0) -> Expansion:
-    r"""Expand the mean squared error to order :math:`n^{-2}`, for every number of half-steps up to `steps`.
-
-    Parameters
-    ----------
-    table, h, steps, first
-        As in `exact_mse`.
-
-    Returns
-    -------
-    Expansion
-
-    Examples
-    --------
-    >>> result = expansion([[0.3, 0.1], [0.15, 0.45]], [[1, -2], [0.5, 3]], steps=3)
-    >>> result.constants.round(2).tolist()
-    [0.0, 1.48, 3.47, 4.62]
-    >>> result.best_steps(150), result.best_steps(300)
-    (1, 3)
-    """
-    joint, h = checks.as_law(table, h)
-    steps, first = checks.check_count(steps, "steps"), checks.check_axis(first, 2, "first")
-    rows = [(balanced_variance(joint, h, k, first), *_second_order(joint, h, k, first)) for k in range(steps + 1)]
-    return Expansion(*np.array(rows).T)
+def _suprema(joint, h):
+    """Return the largest |g_j| and the largest d_j at n = 1, over all numbers of half-steps."""
+    values = markov_svd(joint).singular_values
+    s = float(max(values[values < 1], default=0.0))
+    limit, support = limit_influence(joint, h), joint > 0
+    # after r centerings the distance from the limit is at most s^(r - 1) sigma_gap in L2(P)
+    gap = np.sqrt(max(balanced_variance(joint, h, 0) - balanced_variance(joint, limit, 0), 0) / joint[support].min())
+    unit = max(_spread(joint, np.ones(joint.shape), axis, 1) for axis in (0, 1))
+    largest = np.abs(limit[support]).max()
+    spread = spread_of_limit = max(_spread(joint, limit, axis, 1) for axis in (0, 1))
+    tail, levels = gap, [center(joint, h, axis) for axis in (0, 1)]
+    for _ in range(_MOST_CENTERINGS):
+        largest = max(largest, *(np.abs(g[support]).max() for g in levels))
+        spread = max(spread, *(_spread(joint, g, axis, 1) for axis, g in enumerate(levels)))
+        tail *= s
+        if tail <= _SETTLED * largest:
+            return largest, spread
+        levels = [center(joint, g, axis) for axis, g in enumerate(levels[::-1])]
+    # both are norms of g: what is left differs from the limit by less than this
+    return max(largest, np.abs(limit[support]).max() + tail), max(spread, spread_of_limit + tail * unit)
 
 
-def remainder_constant(table: ArrayLike, h: ArrayLike, steps: int, *, first: int = 0) -> float:
-    r"""The constant :math:`c_k = \lim n^2 (\mathrm{MSE}_k - \sigma_k^2 / n)` (Theorem 5.14 of the book).
-
-    Parameters
-    ----------
-    table, h, first
-        As in `exact_mse`.
-    steps : int
-        Number k of half-steps.
-
-    Returns
-    -------
-    float
-
-    Examples
-    --------
-    >>> round(remainder_constant([[0.3, 0.1], [0.15, 0.45]], [[1, -2], [0.5, 3]], steps=1), 6)
-    1.48125
-    """
-    joint, h = checks.as_law(table, h)
-    steps, first = checks.check_count(steps, "steps"), checks.check_axis(first, 2, "first")
-    return _second_order(joint, h, steps, first)[0]
-
-
-def _functions(joint, h, steps, first):
-    """Return the pairs (g_j, axis of step j), j = 1..steps, with g_j = C_j C_{j+1} ... C_k h."""
-    axes = [(first + j) % 2 for j in range(steps)]
-    return [(influence_function(joint, h, steps - j, first=axis), axis) for j, axis in enumerate(axes)]
-
-
-def _terms(joint, functions, directions):
-    """Return F_2 and F_3 of each direction (B, m, l), and the factors (R, G) of the form F_2 at each step."""
-    # Lemma 5.13 with (5.19) and (5.20): q1 and q2 are the first and the second order of the table in 1 / sqrt(n)
-    q1, q2 = directions, np.zeros_like(directions)
-    f2, f3, factors = 0.0, 0.0, []
-    for g, axis in functions:
-        target = joint.sum(axis=1 - axis, keepdims=True)
-        a1, a2 = (q.sum(axis=2 - axis, keepdims=True) / target for q in (q1, q2))
-        # the factor of the half-step, 1 / (1 + a1 / sqrt(n) + a2 / n), to second order
-        r1, r2 = -a1, a1**2 - a2
-        b1, b2 = ((q * g).sum(axis=2 - axis, keepdims=True) for q in (q1, q2))
-        f2 = f2 + (r1 * b1).sum(axis=(1, 2))
-        f3 = f3 + (r2 * b1 + r1 * b2).sum(axis=(1, 2))
-        factors.append([v.reshape(len(v), -1) for v in (r1, b1)])
-        q1, q2 = q1 + r1 * joint, q2 + r1 * q1 + r2 * joint
-    return f2, f3, factors
-
-
-def _second_order(joint, h, steps, first):
-    """Return c_k and the limit of n times the bias."""
-    if steps == 0:
-        return 0.0, 0.0
-    functions = _functions(joint, h, steps, first)
-    weights = joint[joint > 0]
-    units = np.eye(joint.size).reshape(-1, *joint.shape)[joint.ravel() > 0] - joint
-    # the directions D_z = delta_z - P, and a = psi P, the covariance of psi(Z) with D_Z, in (5.22)
-    psi = functions[0][0]
-    drift = psi * joint
-    f2, _, factors = _terms(joint, functions, units)
-    form = sum(r @ b.T for r, b in factors)
-    bias = weights @ f2
-    # F_3 is cubic: its values at a + D and a - D, less twice that at a, leave the terms in which D stands twice
-    _, plus, _ = _terms(joint, functions, drift + units)
-    _, minus, _ = _terms(joint, functions, drift - units)
-    _, center, _ = _terms(joint, functions, drift[None])
-    constant = (
-        2 * np.sum(weights * psi[joint > 0] * f2)
-        + bias**2
-        + 0.5 * weights @ (form + form.T) ** 2 @ weights
-        + weights @ (plus + minus)
-        - 2 * center[0]
-    )
-    return float(constant), float(bias)
+def _cell_moments(p, n):
+    """Return L_4 and L_6 of Lemma 5.12g for the masses p of the cells."""
+    q = 1 - p
+    fourth = np.sum((3 * q**2 + q / (n * p)) / p**2)
+    return fourth, np.sum((15 * q**3 + 25 * q**2 / (n * p) + q / (n * p) ** 2) / p**3)

@@ -14,7 +14,7 @@ from scipy.special import gammaln
 
 from balance._engine import checks
 from balance.batched import balanced_means
-from balance.variance import balanced_variance, influence_function
+from balance.variance import balanced_variances, influence_functions
 
 # Beginnings in one block: some megabytes, and long enough that the loop over cells costs nothing.
 _BLOCK = 1 << 17
@@ -185,7 +185,7 @@ def exact_mse(
         errors = balanced_means(counts, h, targets, steps=steps, first=first).values - truth
         total += probabilities @ errors, probabilities @ errors**2
         mass += probabilities.sum()
-    variances = _variances(joint, h, steps, first)
+    variances = balanced_variances(joint, h, steps, first)
     dropped = max(1 - mass, 0.0) if cutoff else 0.0
     return MeanSquaredError(n, total[1], total[0], variances, np.zeros(steps + 1), tables, dropped)
 
@@ -221,7 +221,7 @@ def simulated_mse(
     steps, first = checks.check_count(steps, "steps"), checks.check_axis(first, 2, "first")
     n = checks.check_count(n, "n", least=1)
     targets, truth = (joint.sum(axis=1), joint.sum(axis=0)), np.sum(joint * h)
-    influences = np.array([influence_function(joint, h, k, first=first).ravel() for k in range(steps + 1)])
+    influences = influence_functions(joint, h, steps)[:, first].reshape(steps + 1, -1)
     means = influences @ joint.ravel()
     if draws < 2:
         raise ValueError(f"draws = {draws}: a standard error needs at least 2")
@@ -236,7 +236,7 @@ def simulated_mse(
         excess = errors**2 - first_order**2
         sums += (errors - first_order).sum(axis=0), excess.sum(axis=0), (excess**2).sum(axis=0)
     bias, excess, square = sums / draws
-    variances = _variances(joint, h, steps, first)
+    variances = balanced_variances(joint, h, steps, first)
     spread = np.sqrt(np.maximum(square - excess**2, 0) / (draws - 1))
     return MeanSquaredError(n, variances / n + excess, bias, variances, spread, draws, 0.0)
 
@@ -268,10 +268,6 @@ def mean_squared_error(
     if number_of_tables(n, int(np.count_nonzero(joint))) <= _FEW_TABLES:
         return exact_mse(joint, h, n, steps, first=first)
     return simulated_mse(joint, h, n, steps, first=first, draws=draws, seed=seed)
-
-
-def _variances(joint, h, steps, first):
-    return np.array([balanced_variance(joint, h, k, first) for k in range(steps + 1)])
 
 
 def _generate(n, shape, support, conditional, least):

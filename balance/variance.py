@@ -61,6 +61,41 @@ def influence_function(table: ArrayLike, h: ArrayLike, steps: int, first: int = 
     return values
 
 
+def influence_functions(table: ArrayLike, h: ArrayLike, steps: int) -> NDArray[np.float64]:
+    r"""Influence functions of 0, 1, ..., `steps` half-steps, for both orders, each by one centering of another.
+
+    The function of r half-steps that begin on axis a is that of r - 1 half-steps that begin on the other axis,
+    centered given the variable of axis a. So the functions :math:`g_j = C_j \cdots C_k h` of the error decomposition
+    are entries k - j + 1 of it, for every k.
+
+    Parameters
+    ----------
+    table, h, steps
+        As in `influence_function`.
+
+    Returns
+    -------
+    ndarray, shape (steps + 1, 2, m, l)
+        Entry [r, a] is ``influence_function(table, h, r, first=a)``.
+
+    Raises
+    ------
+    ValueError
+        As `influence_function`.
+
+    References
+    ----------
+    Theorem 4.1 of the book.
+
+    Examples
+    --------
+    >>> influence_functions([[6, 2], [3, 9]], [[1, -2], [0.5, 3]], steps=1)[1, 0].round(9).tolist()
+    [[0.75, -2.25], [-1.875, 0.625]]
+    """
+    joint, values = checks.as_law(table, h)
+    return np.array(_centerings(joint, values, checks.check_count(steps, "steps")))
+
+
 def balanced_variance(table: ArrayLike, h: ArrayLike, steps: int, first: int = 0) -> float:
     r"""First-order variance :math:`\sigma_k^2 = \operatorname{Var}_P(C_1 C_2 \cdots C_k h)`, by iteration.
 
@@ -89,6 +124,34 @@ def balanced_variance(table: ArrayLike, h: ArrayLike, steps: int, first: int = 0
     [2.4619, 1.3781, 1.5332, 1.3622, 1.3714]
     """
     return _variance(checks.as_law(table, h)[0], influence_function(table, h, steps, first))
+
+
+def balanced_variances(table: ArrayLike, h: ArrayLike, steps: int, first: int = 0) -> NDArray[np.float64]:
+    r"""The first-order variances :math:`\sigma_0^2, \sigma_1^2, \dots` of 0, 1, ..., `steps` half-steps.
+
+    Parameters
+    ----------
+    table, h, steps, first
+        As in `influence_function`.
+
+    Returns
+    -------
+    ndarray, shape (steps + 1,)
+        Entry k is ``balanced_variance(table, h, k, first)``.
+
+    Raises
+    ------
+    ValueError
+        As `influence_function`.
+
+    Examples
+    --------
+    >>> balanced_variances([[6, 2], [3, 9]], [[1, -2], [0.5, 3]], 2).round(4).tolist()
+    [2.4619, 1.3781, 1.5332]
+    """
+    joint, first = checks.as_law(table, h)[0], checks.check_axis(first, 2, "first")
+    functions = influence_functions(joint, h, steps)[:, first].reshape(-1, joint.size)
+    return (functions - functions @ joint.reshape(-1, 1)) ** 2 @ joint.ravel()
 
 
 def variance_closed_form(table: ArrayLike, h: ArrayLike, steps: float, first: int = 0) -> float:
@@ -294,16 +357,26 @@ def decomposition(sample: ArrayLike, table: ArrayLike, h: ArrayLike, steps: int,
     law, current = table / table.sum(), sample / sample.sum()
     marginals = [law.sum(axis=1, keepdims=True), law.sum(axis=0, keepdims=True)]
     axes = [(first + j) % 2 for j in range(steps)]
-    functions = [h]
-    for axis in reversed(axes):
-        mean = (functions[0] * law).sum(axis=1 - axis, keepdims=True) / marginals[axis]
-        functions.insert(0, functions[0] - mean)
-    linear, remainders = ((current - law) * functions[0]).sum(), []
-    for axis, g in zip(axes, functions, strict=False):
+    centered = _centerings(law, h, steps)
+    functions = [centered[steps - j][axis] for j, axis in enumerate(axes)]
+    linear, remainders = ((current - law) * centered[steps][first]).sum(), []
+    for axis, g in zip(axes, functions, strict=True):
         ratio = marginals[axis] / current.sum(axis=1 - axis, keepdims=True)
         remainders.append(((ratio - 1) * g * current).sum())
         current = ratio * current
     return Decomposition(((current - law) * h).sum(), linear, tuple(remainders))
+
+
+def _centerings(law, h, steps):
+    """Return, for r = 0..steps, the two results of r centerings of h that alternate and end on axis 0 or on axis 1."""
+    marginals = [law.sum(axis=1 - axis, keepdims=True) for axis in (0, 1)]
+    levels = [[h, h]]
+    for _ in range(steps):
+        inner = levels[-1][::-1]
+        # sums of products and no matrix product: the entries may be fractions
+        means = [(law * g).sum(axis=1 - axis, keepdims=True) / marginals[axis] for axis, g in enumerate(inner)]
+        levels.append([g - mean for g, mean in zip(inner, means, strict=True)])
+    return levels
 
 
 def _variance(joint, values):

@@ -6,12 +6,19 @@ import numpy as np
 import pytest
 
 from balance.bounds import (
+    contraction_bound,
+    contraction_constant,
+    exact_mse,
     expansion,
     explicit_bound,
+    largest_log_odds_ratio,
     missing_probability,
+    quadratic_bound,
     remainder_constant,
     simulated_mse,
+    uniform_bound,
 )
+from balance.variance import influence_function
 from helpers import SPARSE_LAW, WIDE, F, H, P
 
 
@@ -85,3 +92,103 @@ def test_constants_of_the_example():
     assert np.allclose(result.constants[[1, 2, 3, 4, 5, 6, 8, 12]], published, rtol=0, atol=1.1e-5)
     biases = [0, 0.4275, 0.6267, 0.6287, 0.6594, 0.6539, 0.6586, 0.6599]
     assert np.allclose(result.scaled_biases[[1, 2, 3, 4, 5, 6, 8, 12]], biases, rtol=0, atol=6e-5)
+
+
+BLOCKS = np.array([[0.2, 0.1, 0], [0.1, 0.3, 0], [0, 0, 0.3]])
+BOUNDS = (explicit_bound, quadratic_bound, contraction_bound, uniform_bound)
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "at least 1 half-step"),
+        ({"n": 0}, "n = 0"),
+        ({"first": 2}, "first = 2"),
+        ({"h": np.ones((3, 3))}, "h has shape"),
+        ({"table": [[0, 0], [0.5, 0.5]]}, "row 0"),
+    ],
+)
+def test_bounds_refuse_bad_input(bound, change, message):
+    with pytest.raises(ValueError, match=message):
+        bound(**{"table": P, "h": H, "n": 10, "steps": 2} | change)
+
+
+@pytest.mark.parametrize("delta", [0, 0.26, -0.1, np.nan])
+def test_contraction_bound_refuses_delta(delta):
+    with pytest.raises(ValueError, match="delta"):
+        contraction_bound(P, H, 100, 2, delta=delta)
+
+
+def test_contraction_bound_is_for_positive_tables():
+    with pytest.raises(ValueError, match="use uniform_bound"):
+        contraction_bound(BLOCKS, np.arange(3.0)[None], 100, 2)
+
+
+def test_contraction_bound_takes_the_best_delta():
+    for n in (10_000, 10**6):
+        chosen = contraction_bound(P, H, n, 6)
+        others = [contraction_bound(P, H, n, 6, delta=d).rmse for d in np.geomspace(1e-3, 0.25, 40)]
+        assert chosen.rmse <= min(others) * 1.02
+    # the first half-step is on the other axis: the same as the transposed problem
+    for bound in BOUNDS:
+        assert np.isclose(bound(WIDE, F, 10**5, 3, first=1).rmse, bound(WIDE.T, F.T, 10**5, 3).rmse, rtol=1e-12)
+
+
+def test_bounds_hold_beside_exact_errors_on_hard_tables():
+    rng = np.random.default_rng(512)
+    diagonal, thin = np.array([[0.499, 0.001], [0.001, 0.499]]), np.array([[0.02, 0.49], [0, 0.49]])
+    for table in (P, diagonal, thin, BLOCKS[1:, 1:], np.full((1, 3), 1 / 3), np.diag([0.3, 0.7])):
+        table = table / table.sum()
+        h = rng.normal(size=table.shape)
+        for n in (1, 2, 7, 30):
+            mse = exact_mse(table, h, n, 12).mse
+            for k in (1, 2, 5, 12):
+                for bound in BOUNDS:
+                    if bound is not contraction_bound or table.all():
+                        assert np.sqrt(mse[k]) <= bound(table, h, n, k).rmse * (1 + 1e-12)
+                both = uniform_bound(table, h, n, k)
+                assert both.lower <= mse[k] * (1 + 1e-12) and mse[k] <= both.upper * (1 + 1e-12)
+
+
+def test_constants_of_the_quadratic_bound_are_suprema():
+    """A has the largest G and the largest d over k; for a slow table, upper bounds of them."""
+
+    def sizes(table, h, k):
+        largest, spread = 0.0, 0.0
+        for j in range(k):
+            axis = j % 2
+            g, target = influence_function(table, h, k - j, first=axis), table.sum(axis=1 - axis)
+            v, q = ((table * g**r).sum(axis=1 - axis) / target for r in (2, 4))
+            spread = max(spread, np.sqrt(np.sum(np.sqrt(3 * v**2 + q / target))))
+            largest = max(largest, np.abs(g[table > 0]).max())
+        return largest, spread
+
+    def constant(table, h, ks):
+        p = np.concatenate([table.sum(axis=1), table.sum(axis=0)])
+        k4 = np.sum((3 * (1 - p) ** 2 + (1 - p) / p) / p**2)
+        largest, spread = np.max([sizes(table, h, k) for k in ks], axis=0)
+        rare = 72 / np.e * np.ptp(h[table > 0]) * np.sqrt(2 * len(p)) / p.min()
+        return 8 / 3 * k4**0.25 * spread + 32 / 9 * largest * np.sqrt(k4) + rare
+
+    for table, h in ((P, H), (WIDE, F), (SPARSE_LAW, F), (np.outer([0.4, 0.6], [0.5, 0.5]), H)):
+        value = quadratic_bound(table, h, 1, 1).remainder
+        assert np.isclose(value, constant(table, h, (1, 2, 3, 4, 150, 151)), rtol=1e-9, atol=0)
+    slow = np.array([[0.5 - 1e-5, 1e-5], [1e-5, 0.5 - 1e-5]])
+    assert constant(slow, H, (1, 2, 50)) <= quadratic_bound(slow, H, 1, 1).remainder < np.inf
+
+
+def test_constants_of_a_table_by_their_definitions():
+    rng = np.random.default_rng(7)
+    table = rng.dirichlet(np.ones(12)).reshape(3, 4)
+    logs = np.log(table)
+    ratios = [
+        logs[x, y] + logs[i, j] - logs[x, j] - logs[i, y]
+        for x in range(3) for i in range(3) for y in range(4) for j in range(4)
+    ]  # fmt: skip
+    assert np.isclose(largest_log_odds_ratio(table), max(ratios), rtol=1e-12)
+    assert largest_log_odds_ratio([[0.2, 0.8]]) == 0 and largest_log_odds_ratio(BLOCKS) == np.inf
+    assert contraction_constant(np.diag([0.3, 0.7])) == contraction_constant([[0.2, 0.8]]) == 1
+    slow = np.array([[0.5 - 1e-6, 1e-6], [1e-6, 0.5 - 1e-6]])
+    # for two values Gamma_r is s^r
+    assert 1 / (4e-6) <= contraction_constant(slow) < 1.001 / (4e-6)

@@ -16,6 +16,7 @@ from balance.bounds import (
     expansion,
     explicit_bound,
     missing_probability,
+    quadratic_bound,
     remainder_constant,
     simulated_mse,
 )
@@ -452,6 +453,75 @@ def directly(table, h, v, axes):
         r1, r2, r3 = -a1, a1**2 - a2, -a3 + 2 * a1 * a2 - a1**3
         q1, q2, q3 = q1 + r1 * table, q2 + r1 * q1 + r2 * table, q3 + r1 * q2 + r2 * q1 + r3 * table
     return [float(np.sum(q * h)) for q in (q1, q2, q3)]
+
+
+def paper_constant(table, h):
+    """A of (5.17a), with suprema over the first 120 half-steps."""
+    sides, size, cells = marginals(table), sum(table.shape), table > 0
+    p, levels = np.concatenate(sides), [np.asarray(h, float)] * 2
+    largest = spread = 0.0
+    for _ in range(120):
+        mean = [
+            (table * levels[1 - a]).sum(axis=1 - a, keepdims=True) / table.sum(axis=1 - a, keepdims=True)
+            for a in (0, 1)
+        ]
+        levels = [levels[1] - mean[0], levels[0] - mean[1]]
+        for axis, g in enumerate(levels):
+            v, q = ((table * g**power).sum(axis=1 - axis) / sides[axis] for power in (2, 4))
+            spread = max(spread, sum((3 * a * a + b / t) ** 0.5 for a, b, t in zip(v, q, sides[axis], strict=True)))
+            largest = max(largest, np.abs(g[cells]).max())
+    fourth = sum(3 * (1 - t) ** 2 / t**2 + (1 - t) / t**3 for t in p)
+    constant = 8 / 3 * fourth**0.25 * spread**0.5 + 32 / 9 * largest * fourth**0.5
+    return constant + 72 / math.e * (h[cells].max() - h[cells].min()) * (2 * size) ** 0.5 / min(p)
+
+
+def paper_sides(table, h, constant, n, k):
+    """The right sides of (5.17b) and (5.17c)."""
+    svd = np.linalg.svd(table / np.sqrt(np.outer(*marginals(table))))[1]
+    s = max((x for x in svd if x < 1 - 1e-9), default=0.0)
+    limit, plain = limit_variance(table, h), balanced_variance(table, h, 0)
+    rmse = (balanced_variance(table, h, k) / n) ** 0.5 + constant * k**2 / n
+    last = (2 * plain**0.5 * constant + constant**2) * k**4 / n**1.5
+    return rmse, limit / n + s ** (2 * k - 2) * (plain - limit) / n + last
+
+
+@pytest.mark.statement("5.12a")
+def test_explicit_bound_implies_the_bound_of_the_paper():
+    rng = np.random.default_rng(512)
+    tables = [WIDE, SPARSE_LAW, np.diag([0.2, 0.3, 0.5]), np.full((3, 1), 1 / 3), random_law(rng, (3, 4))[0]]
+    for table in tables:
+        h = rng.normal(size=table.shape)
+        constant = paper_constant(table, h)
+        assert np.isclose(quadratic_bound(table, h, 1, 1).remainder, constant, rtol=1e-8, atol=0)
+        # u exp(-u) is 1 / e at u = 1, where the two bounds of the rare event touch
+        least, k = min(map(min, marginals(table))), 7
+        touching = explicit_bound(table, h, round(72 * k**2 / least), k).rare_event
+        rare = 72 / math.e * np.ptp(h[table > 0]) * (2 * sum(table.shape)) ** 0.5 / least
+        assert np.isclose(touching, rare * k**2 / round(72 * k**2 / least), rtol=1e-3)
+        for n, k in product((1, 30, 10**4, 10**9, 10**14), (1, 2, 5, 40)):
+            rmse, square = paper_sides(table, h, constant, n, k)
+            assert explicit_bound(table, h, n, k).rmse <= rmse * (1 + 1e-12)
+            assert rmse**2 <= square * (1 + 1e-12)
+
+
+@pytest.mark.statement("5.12a")
+def test_bound_of_the_paper_is_touched():
+    # h(y) of independent variables: sigma_1 = sigma_0, and at n = k = 1 nothing was given away in the square
+    table, h = np.outer([0.3, 0.7], [0.2, 0.3, 0.5]), np.ones((2, 1)) * np.array([[1.0, -1.0, 4.0]])
+    rmse, square = paper_sides(table, h, paper_constant(table, h), 1, 1)
+    assert np.isclose(rmse**2, square, rtol=1e-12, atol=0)
+    # a function without a part on alpha_2 uses the middle term up, at odd k
+    s, sign = 0.4, np.array([[1.0], [-1.0]])
+    two = (1 + s * sign * sign.T) / 4
+    for k in (1, 3, 5):
+        f = sign.T - s * sign
+        rmse, square = paper_sides(two, f, paper_constant(two, f), 1e34, k)
+        assert np.isclose(rmse**2, square, rtol=1e-4, atol=0)
+    # the root is no more than twice the truth when n is large enough
+    profile = expansion(P, H, 4)
+    for k, n in ((1, 10**6), (2, 2 * 10**7), (4, 4 * 10**8)):
+        error, bound = profile.mse(n)[k] ** 0.5, quadratic_bound(P, H, n, k).rmse
+        assert error <= bound < 2 * error
 
 
 @pytest.mark.statement("5.13")

@@ -1,0 +1,39 @@
+"""Contraction coefficients: by their definition, and bad input."""
+
+import numpy as np
+import pytest
+
+from balance.contraction import contraction_coefficients, contraction_constant, largest_log_odds_ratio
+from helpers import WIDE, P
+
+
+def test_coefficients_are_the_largest_ratios_of_oscillations():
+    rng = np.random.default_rng(12)
+    to_x, to_y = WIDE / WIDE.sum(axis=1, keepdims=True), (WIDE / WIDE.sum(axis=0)).T
+    coefficients = contraction_coefficients(WIDE, 4)
+    ratios = np.zeros(4)
+    # indicators of sets are extreme, so all of them give the maximum
+    functions = [[np.array([i >> b & 1 for b in range(size)], float) for i in range(1, 2**size - 1)] for size in (2, 3)]
+    for axis in (0, 1):
+        for f in functions[axis] + list(rng.normal(size=(20, (2, 3)[axis]))):
+            g, on = f, axis
+            for r in range(4):
+                ratios[r] = max(ratios[r], np.ptp(g) / np.ptp(f))
+                g, on = (to_y if on == 0 else to_x) @ g, 1 - on
+    assert np.allclose(coefficients, ratios, rtol=1e-12)
+    assert np.isclose(contraction_constant(WIDE), contraction_coefficients(WIDE, 200).sum(), rtol=1e-10)
+
+
+def test_blocks_are_apart():
+    two = np.kron(np.diag([0.4, 0.6]), P)
+    assert np.allclose(contraction_coefficients(two, 6), contraction_coefficients(P, 6), rtol=1e-12)
+    assert np.array_equal(contraction_coefficients(np.eye(4), 3), [1, 0, 0])
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="count = 0"):
+        contraction_coefficients(P, 0)
+    with pytest.raises(ValueError, match="row 1"):
+        contraction_constant([[1, 1], [0, 0]])
+    with pytest.raises(ValueError, match="is negative"):
+        largest_log_odds_ratio([[1, -1], [1, 1]])

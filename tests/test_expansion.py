@@ -1,0 +1,33 @@
+"""The expansion: all numbers of half-steps at once, the choice of one, and bad input."""
+
+import numpy as np
+import pytest
+
+from balance.expansion import Expansion, expansion, remainder_constant
+from balance.variance import balanced_variance, balanced_variances, influence_function, influence_functions
+from helpers import WIDE, F, H, P
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_all_numbers_of_half_steps_at_once(first):
+    result = expansion(WIDE, F, 5, first=first)
+    for k in range(6):
+        assert np.isclose(result.constants[k], remainder_constant(WIDE, F, k, first=first), rtol=1e-12, atol=1e-14)
+        assert np.isclose(result.variances[k], balanced_variance(WIDE, F, k, first), rtol=1e-12, atol=0)
+    assert np.array_equal(result.variances, balanced_variances(WIDE, F, 5, first))
+    functions = influence_functions(WIDE, F, 5)
+    for r in range(6):
+        assert np.allclose(functions[r, first], influence_function(WIDE, F, r, first=first), rtol=0, atol=1e-14)
+
+
+def test_best_number_of_half_steps_within_a_share_of_the_plain_error():
+    result = Expansion(np.array([4.0, 2.0, 1.0, 0.99]), np.array([0.0, 1.0, 3.0, 30.0]), np.zeros(4))
+    # n MSE at n = 100: 4, 2.01, 1.03, 1.29
+    assert result.best_steps(100) == 2 and result.best_steps(100, within=0.24) == 2
+    assert result.best_steps(100, within=0.25) == 1 and result.best_steps(100, within=1.0) == 0
+    additive = np.add.outer([0.0, 1.0], [0.0, 2.0])
+    part = expansion(P, additive, 20)
+    # h is additive: every sweep improves, and the error tends to 0
+    assert part.best_steps(1000) >= 19 and part.best_steps(1000, within=0.01) == 4
+    with pytest.raises(ValueError, match="within"):
+        expansion(P, H, 2).best_steps(10, within=-0.1)
