@@ -892,7 +892,7 @@ def test_all_corrections_together():
     shares, single = [], []
     for law, signs in hard_cases():
         gamma = contraction_constant(law)
-        for size in (1 / (13 * gamma**2), 0.4):
+        for size in (1e-4 / gamma**2, 1 / (13 * gamma**2), 0.4):
             xi, found, omega = flow(perturbed(law, signs, size), law, 50)
             sums = np.cumsum(omega)
             assert np.all(sums[1:] <= claimed_step(sums[:-1], xi, gamma) * (1 + 1e-9))
