@@ -827,7 +827,7 @@ def test_moments_of_the_largest_cell_error(name, n):
         assert 0.1 < chance @ errors**power / bound <= 1
     for delta in (0.1, 0.25):
         tail = chance @ (errors > delta)
-        assert tail <= 2 * np.sum(table > 0) * math.exp(-11 / 24 * n * table[table > 0].min() * delta**2)
+        assert tail <= 2 * np.sum(table > 0) * math.exp(-n * 11 / 24 * table[table > 0].min() * delta**2)
         assert tail <= l_four(table, n) / (delta**4 * n**2)
     assert l_four(table, n + 1) < l_four(table, n) and l_six(table, n + 1) < l_six(table, n)
 
@@ -847,7 +847,7 @@ def test_exponent_of_the_cells():
     for sign, above in ((1, 1.06), (-1, 1.25)):
         edge = (1 + sign / 4) * n * p
         tail = -(binom.logsf(int(edge), n, p) if sign > 0 else binom.logcdf(math.ceil(edge) - 1, n, p))
-        exponent = 11 / 24 * n * p / 16
+        exponent = 11 / 384 * n * p
         assert 1 < tail / exponent < above
 
 
@@ -1041,7 +1041,7 @@ def claimed_limit(law, h, n, k):
     """Right side of (5.16p)."""
     limit, s = limit_variance(law, h), below_one(law)[0]
     gap = balanced_variance(law, h, 0) - limit
-    return limit / n + s ** (2 * k - 2) * gap / n + sum(claimed_two_sided(law, h, 1)) / n**2
+    return limit / n + s ** (2 * (k - 1)) * gap / n + sum(claimed_two_sided(law, h, 1)) / n**2
 
 
 @pytest.mark.statement("5.12j")
@@ -1176,7 +1176,7 @@ def test_constants_of_the_normal_approximation():
         squared = 12 * math.log(n) / (11 * n * least_cell)
         shift = 28 * sizes_of(law, h)[0] * gamma**2 * squared * math.sqrt(n / balanced_variance(law, h, k))
         assert 0.99 * parts[1] < shift * norm.pdf(0) <= parts[1]
-        tail = 2 * np.sum(law > 0) * math.exp(-11 / 24 * n * least_cell * squared)
+        tail = 2 * np.sum(law > 0) * math.exp(-n * 11 / 24 * least_cell * squared)
         assert np.isclose(parts[2], tail, rtol=1e-9, atol=0)
         # the condition says that the level is at most 1 / (13 Gamma^2)
         assert 0.99 * least < 12 / 11 / least_cell * 169 * gamma**4 <= least
