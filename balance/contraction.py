@@ -97,7 +97,7 @@ def contraction_coefficients(table: ArrayLike, count: int) -> NDArray[np.float64
 def contraction_constant(table: ArrayLike) -> float:
     r"""The constant :math:`\Gamma = \sum_r \Gamma_r` of the uniform bound, or an upper bound of it.
 
-    The coefficients are added until those that are left are at most 1e-9 of the sum, or 2,000 are. What is left is
+    The coefficients are added until those that are left are at most 1e-12 of the sum, or 2,000 are. What is left is
     bounded by :math:`\Gamma_r \min(1, s^i / \sqrt{2 p_*})` for the i-th coefficient after the r-th, and added.
 
     Parameters
@@ -136,7 +136,7 @@ def contraction_constant(table: ArrayLike) -> float:
     total = 0.0
     for r, value in enumerate(_coefficients(joint)):
         total += value
-        if value * after <= 1e-9 * total or r + 1 == _MOST_PRODUCTS:
+        if value * after <= 1e-12 * total or r + 1 == _MOST_PRODUCTS:
             return float(total + value * after)
     raise AssertionError("the coefficients do not end")
 

@@ -21,7 +21,7 @@ def test_coefficients_are_the_largest_ratios_of_oscillations():
                 ratios[r] = max(ratios[r], np.ptp(g) / np.ptp(f))
                 g, on = (to_y if on == 0 else to_x) @ g, 1 - on
     assert np.allclose(coefficients, ratios, rtol=1e-12)
-    assert np.isclose(contraction_constant(WIDE), contraction_coefficients(WIDE, 200).sum(), rtol=2e-9)
+    assert np.isclose(contraction_constant(WIDE), contraction_coefficients(WIDE, 200).sum(), rtol=1e-10)
 
 
 def test_blocks_are_apart():

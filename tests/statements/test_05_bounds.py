@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 from scipy.special import rel_entr
-from scipy.stats import binom, poisson
+from scipy.stats import binom, norm, poisson
 
 from balance import data_balance, kl_divergence, total_variation
 from balance.batched import balance_many, balanced_means
@@ -21,7 +21,9 @@ from balance.bounds import (
     quadratic_bound,
     remainder_constant,
     simulated_mse,
+    uniform_bound,
 )
+from balance.contraction import contraction_coefficients, contraction_constant
 from balance.enumeration import count_tables
 from balance.operators import dependent_table, maximal_correlation
 from balance.variance import balanced_variance, decomposition, influence_function, limit_variance
@@ -928,7 +930,7 @@ BLOCKS_H = np.array([[1.0, -1.0, 0.0, 0.0], [2.0, 0.5, 0.0, 0.0], [0.0, 0.0, 3.0
 BLOCK_OF = ([0, 0, 1], [0, 0, 1, 1])
 
 
-def below_one(table):
+def leading_value(table):
     values = np.linalg.svd(weighted_matrix(table), compute_uv=False)
     return max(values[values < 1 - 1e-9])
 
@@ -959,7 +961,7 @@ def test_derivative_of_a_sweep(table, block):
     claimed = np.array([minus_block_means(table, e, block) for e in kernel.T])
     assert np.allclose(columns, claimed, rtol=0, atol=1e-7)
     norm = np.linalg.norm(np.sqrt(column)[:, None] * np.array(columns).T / np.sqrt(column), 2)
-    assert np.isclose(norm, below_one(table) ** 2, rtol=1e-5, atol=0)
+    assert np.isclose(norm, leading_value(table) ** 2, rtol=1e-5, atol=0)
 
 
 @pytest.mark.statement("5.12m")
@@ -976,7 +978,7 @@ def test_rate_with_wrong_targets(table, h):
         tables[k] = data_balance(start, targets, steps=k).table
         values.append(np.sum(tables[k] * h))
     moved = np.abs(np.subtract(values[2:], values[:-2]))
-    assert np.allclose(moved[4:8] / moved[2:6], below_one(table) ** 2, rtol=0.06, atol=0)
+    assert np.allclose(moved[4:8] / moved[2:6], leading_value(table) ** 2, rtol=0.06, atol=0)
 
 
 @pytest.mark.statement("5.12m")
@@ -1143,3 +1145,492 @@ def test_constants_below_the_efficiency_bound():
     for n in (200, 400):
         expected = expansion(AGREEING, INTERACTION, 2).mse(n)[2]
         assert expected < 625 / 6 / n
+
+
+BLOCKS = np.array([[0.2, 0.1, 0.0, 0.0], [0.05, 0.15, 0.0, 0.0], [0.0, 0.0, 0.1, 0.2], [0.0, 0.0, 0.15, 0.05]])
+STAIRCASE = (np.eye(9) + np.eye(9, k=1)) / 17
+SYMMETRIC = np.array([[0.425, 0.075], [0.075, 0.425]])
+UNIFORM_LAWS = {
+    "P": P,
+    "wide": WIDE,
+    "sparse": SPARSE_LAW,
+    "blocks": BLOCKS,
+    "staircase": STAIRCASE,
+    "symmetric": SYMMETRIC,
+    "tiny": np.array([[1e-4, 0.4], [0.3, 0.2999]]),
+    "dependent": dependent_table(5, 0.6),
+}
+
+
+def block_labels(table):
+    """Labels of rows and columns by walking along cells."""
+    m, l = table.shape
+    labels = list(range(m + l))
+    for _ in range(m + l):
+        for x, y in zip(*np.nonzero(table), strict=True):
+            labels[x] = labels[m + y] = min(labels[x], labels[m + y])
+    return np.array(labels[:m]), np.array(labels[m:])
+
+
+def block_range(values, labels):
+    return max(np.ptp(values[labels == b]) for b in np.unique(labels))
+
+
+def cond_mean(table, f, axis):
+    """Conditional mean given the variable of the axis of a function of the other one."""
+    joint = table if axis == 0 else table.T
+    return joint @ f / joint.sum(axis=1)
+
+
+def coefficients_by_functions(table, count):
+    """Gamma_r by its definition, over all sets of values within a block as indicators."""
+    labels, best = block_labels(table), np.zeros(count)
+    best[0] = 1.0
+    for start in (0, 1):
+        size = table.shape[start]
+        for f in product((0.0, 1.0), repeat=size):
+            f, axis = np.array(f), start
+            if block_range(f, labels[start]) == 0:
+                continue
+            for r in range(1, count):
+                axis = 1 - axis
+                f = cond_mean(table, f, axis)
+                best[r] = max(best[r], block_range(f, labels[axis]))
+    return best
+
+
+def below_one(table):
+    """The largest singular value below 1 by the eigenvalues of mu_X mu_Y, and p_*."""
+    rows, columns = marginals(table)
+    squares = np.linalg.eigvals((table / columns) @ (table / rows[:, None]).T).real
+    return np.sqrt(max([0.0, *squares[squares < 1 - 1e-9]])), min(rows.min(), columns.min())
+
+
+def claimed_coefficient(table, r):
+    s, least = below_one(table)
+    return np.minimum(1.0, s**r * (2 * least) ** -0.5)
+
+
+def claimed_constant(table):
+    s, least = below_one(table)
+    return 1 - np.log(2 * least) / (2 * np.log(1 / s)) + 1 / (1 - s)
+
+
+def claimed_by_odds(table):
+    m, l = table.shape
+    odds = [
+        table[x, y] * table[v, w] / (table[x, w] * table[v, y])
+        for x, v, y, w in product(range(m), range(m), range(l), range(l))
+    ]
+    root = max(odds) ** 0.5
+    return (root + 1) / 2  # 1 / (1 - tau) with tau = (root - 1) / (root + 1)
+
+
+@pytest.mark.statement("5.12f")
+@pytest.mark.parametrize("name", UNIFORM_LAWS)
+def test_contraction_constant(name):
+    table, r = UNIFORM_LAWS[name], np.arange(1, 25)
+    values = contraction_coefficients(table, 1500)
+    assert np.allclose(values[:8], coefficients_by_functions(table, 8), rtol=1e-9, atol=1e-13)
+    assert np.isclose(contraction_constant(table), values.sum(), rtol=1e-9)
+    assert np.all(values[r] <= claimed_coefficient(table, r) + 1e-13)
+    for q in (1, 2, 5):
+        assert np.all(values[r + q] <= values[q] * values[r] + 1e-13)
+    assert values.sum() <= claimed_constant(table)
+    if table.all():
+        assert values.sum() <= claimed_by_odds(table) * (1 + 1e-9)
+
+
+@pytest.mark.statement("5.12f")
+def test_bounds_of_the_contraction_constant_are_needed():
+    r = np.arange(1, 25)
+    values = contraction_coefficients(SYMMETRIC, 300)
+    assert np.allclose(values[r], 0.7**r) and np.allclose(values[r], claimed_coefficient(SYMMETRIC, r))
+    assert np.isclose(values.sum(), claimed_by_odds(SYMMETRIC))
+    stairs = contraction_constant((np.eye(12) + np.eye(12, k=1)) / 23)
+    assert 0.5 < stairs / claimed_constant((np.eye(12) + np.eye(12, k=1)) / 23) <= 1
+    assert stairs > 1 + 1 / (1 - below_one((np.eye(12) + np.eye(12, k=1)) / 23)[0])
+    tiny = UNIFORM_LAWS["tiny"]
+    assert contraction_constant(tiny) < 2.5 and claimed_by_odds(tiny) > 20
+    for table in (np.outer(*marginals(WIDE)), np.diag([0.2, 0.3, 0.5]), np.full((1, 4), 0.25)):
+        assert np.isclose(contraction_constant(table), 1)
+
+
+def l_four(table, n):
+    return sum((3 * (1 - p) ** 2 + (1 - p) / (n * p)) / p**2 for p in table[table > 0])
+
+
+def l_six(table, n):
+    cells = table[table > 0]
+    return sum((15 * (1 - p) ** 3 + 25 * (1 - p) ** 2 / (n * p) + (1 - p) / (n * p) ** 2) / p**3 for p in cells)
+
+
+def largest_cell_error(tables, law):
+    cells = law > 0
+    return np.abs(tables[:, cells] / law[cells] - 1).max(axis=1)
+
+
+@pytest.mark.statement("5.12g")
+@pytest.mark.parametrize(("name", "n"), [("P", 3), ("P", 33), ("wide", 7), ("sparse", 12), ("blocks", 4)])
+def test_moments_of_the_largest_cell_error(name, n):
+    table = UNIFORM_LAWS[name]
+    counts, chance = everything(n, table)
+    errors = largest_cell_error(counts / n, table)
+    for power, bound in ((4, l_four(table, n) / n**2), (6, l_six(table, n) / n**3)):
+        assert 0.1 < chance @ errors**power / bound <= 1
+    for delta in (0.1, 0.25):
+        tail = chance @ (errors > delta)
+        assert tail <= 2 * np.sum(table > 0) * math.exp(-n * 11 / 24 * table[table > 0].min() * delta**2)
+        assert tail <= l_four(table, n) / (delta**4 * n**2)
+    assert l_four(table, n + 1) < l_four(table, n) and l_six(table, n + 1) < l_six(table, n)
+
+
+@pytest.mark.statement("5.12g")
+@pytest.mark.parametrize(("p", "n"), [(2e-4, 1), (1e-4, 2000), (5e-4, 1000), (0.001, 200_000)])
+def test_moments_are_sharp_for_one_small_cell(p, n):
+    law, count = np.array([[1 - p, p]]), np.arange(n + 1)
+    errors, weights = np.abs(count / (n * p) - 1), binom.pmf(count, n, p)
+    assert 0.99 < n**2 * (weights @ errors**4) / l_four(law, n) <= 1
+    assert 0.99 < n**3 * (weights @ errors**6) / l_six(law, n) <= 1
+
+
+@pytest.mark.statement("5.12g")
+def test_exponent_of_the_cells():
+    p, n = 1e-4, 2 * 10**8
+    for sign, above in ((1, 1.06), (-1, 1.25)):
+        edge = (1 + sign / 4) * n * p
+        tail = -(binom.logsf(int(edge), n, p) if sign > 0 else binom.logcdf(math.ceil(edge) - 1, n, p))
+        exponent = 11 / 384 * n * p
+        assert 1 < tail / exponent < above
+
+
+def flow(start, law, steps):
+    """xi, the lambda_j in log space and the omega_j."""
+    labels, logs, found = block_labels(law), np.log(np.where(start > 0, start, 1)), []
+    for j in range(steps):
+        now = np.where(law > 0, np.exp(logs), 0).sum(axis=1 - j % 2)
+        found.append(np.log(marginals(law)[j % 2]) - np.log(now))
+        logs = logs + (found[-1][:, None] if j % 2 == 0 else found[-1])
+    xi = math.atanh(largest_cell_error(start[None], law)[0])
+    return xi, found, np.array([2 * xi] + [block_range(f, labels[j % 2]) for j, f in enumerate(found) if j])
+
+
+def perturbed(law, signs, size):
+    u = np.where(law > 0, signs - np.sum(law * signs), 0.0)
+    return law * (1 + size * u / np.abs(u).max())
+
+
+def claimed_total(xi, gamma):
+    return 5 * gamma * xi
+
+
+def claimed_step(before, xi, gamma):
+    return 4 * gamma * xi + gamma * (xi * before + before**2 / 4)
+
+
+def hard_cases():
+    e, rng = 5e-4, np.random.default_rng(512)
+    rare = np.outer([e, 1 - 2 * e, e], [1 - 2 * e, e, e])
+    yield rare, np.clip(np.add.outer([1.0, 0, -1], [0.0, 1, -1]), -1, 1)
+    yield np.full((6, 1), 1 / 6), np.array([[1.0], [-1], [0], [0], [0], [0]])
+    for law in UNIFORM_LAWS.values():
+        for _ in range(6):
+            signs = np.sign(np.add.outer(*map(rng.normal, (0, 0), (1, 1), law.shape)))
+            if np.ptp(signs[law > 0]):
+                yield law, signs
+
+
+@pytest.mark.statement("5.12h")
+def test_all_corrections_together():
+    shares, single = [], []
+    for law, signs in hard_cases():
+        gamma = contraction_constant(law)
+        for size in (1e-4 / gamma**2, 1 / (13 * gamma**2), 0.4):
+            xi, found, omega = flow(perturbed(law, signs, size), law, 50)
+            sums = np.cumsum(omega)
+            assert np.all(sums[1:] <= claimed_step(sums[:-1], xi, gamma) * (1 + 1e-9))
+            if size < 0.4:
+                shares.append(sums[-1] / claimed_total(xi, gamma))
+                assert np.abs(found[0]).max() <= 2 * xi
+                single += [np.abs(f).max() / w for f, w in zip(found[1:], omega[1:], strict=True) if w > 1e-12]
+    assert 0.799 < max(shares) <= 1 and 0.99 < max(single) <= 1 + 1e-9
+
+
+@pytest.mark.statement("5.12h")
+def test_corrections_on_a_staircase_need_the_constant():
+    law = STAIRCASE
+    gamma = contraction_constant(law)
+    xi, _, omega = flow(perturbed(law, np.add.outer(np.arange(9), -np.arange(9)), 1e-6), law, 600)
+    assert 10 * xi < omega.sum() <= claimed_total(xi, gamma)
+
+
+def densities(start, law, steps):
+    """Norms of the densities of V, F_2 and V - F_2 by finite differences of the iteration: no recursion."""
+    cells = law > 0
+
+    def after(eps):
+        table = law + eps * (start - law)
+        return (data_balance(table, marginals(law), steps=steps).table - law)[cells] / law[cells]
+
+    one, e = after(1.0), 0.02
+    # five values on both sides of 0 give the first two derivatives up to e^4
+    left, right, far_left, far_right = after(-e), after(e), after(-2 * e), after(2 * e)
+    first = (8 * (right - left) - (far_right - far_left)) / (12 * e)
+    second = (16 * (right + left) - (far_right + far_left)) / (24 * e**2)
+    norm = [math.sqrt(law[cells] @ d**2) for d in (one - first, second, one - first - second)]
+    return np.array(norm)
+
+
+def claimed_remainders(size, gamma):
+    return np.array([28 * (gamma * size) ** 2, 12 * (gamma * size) ** 2, 375 * gamma**4 * size**3])
+
+
+@pytest.mark.statement("5.12i")
+def test_constants_of_the_remainder():
+    ratio, big, small, sums = 13 * math.atanh(1 / 13), 5 / 4, 3 / 5, 5
+    whole = big * sums + 14 / 13 * big**2 * sums**2 / 2
+    error = 13 / 12 + sums + sums**2 / 4 + sums**2 / 8
+    factor = small * sums**2 + error
+    third = factor + (big * sums) ** 2 / 2 + factor * big * sums + 4 * factor
+    built = np.array([whole * ratio**2, 4 + 4**2 / 2, third * ratio**3])
+    assert np.all(built <= claimed_remainders(1, 1)) and np.all(built > 0.95 * claimed_remainders(1, 1))
+    assert math.expm1(0.386) < big * 0.386 and math.expm1(0.386) - 0.386 < small * 0.386**2
+    assert sums * ratio / 13 < 0.386 and error < 15.5 and factor < 31
+
+
+@pytest.mark.statement("5.12i")
+@pytest.mark.parametrize("steps", [1, 2, 3, 9])
+def test_remainder_of_the_worst_function(steps):
+    for law, signs in hard_cases():
+        gamma = contraction_constant(law)
+        size = 1 / (13 * gamma**2)
+        assert np.all(densities(perturbed(law, signs, size), law, steps) <= claimed_remainders(size, gamma))
+
+
+@pytest.mark.statement("5.12i")
+def test_orders_of_the_remainder():
+    law, signs = np.outer([0.35, 0.65], [0.25, 0.75]), np.array([[1.0, -1.0], [-0.5, 0.3]])
+    for law_, signs_ in ((law, signs), (SPARSE_LAW, np.array([[1.0, 0, -1], [-1, 0.5, 0]]))):
+        sizes = 0.04, 0.02, 0.01
+        values = np.array([densities(perturbed(law_, signs_, size), law_, 4) for size in sizes])
+        assert np.allclose(values[:-1] / values[1:], [4, 4, 8], rtol=0.06)
+    tiny = 0.001
+    assert np.all(densities(perturbed(law, signs, tiny), law, 2)[:2] > tiny * claimed_remainders(tiny, 1)[:2])
+    limit = claimed_remainders(1, 1) / claimed_remainders(0.5, 1)
+    assert np.allclose(limit, [4, 4, 8])
+
+
+def sizes_of(law, h):
+    mean = np.sum(law * h)
+    return math.sqrt(np.sum(law * (h - mean) ** 2)), np.ptp(h[law > 0])
+
+
+def claimed_root(law, h, n, k):
+    """The three parts of (5.16m)."""
+    (sigma0, width), gamma, cells = sizes_of(law, h), contraction_constant(law), law[law > 0]
+    exponent = -n * cells.min() / (370 * gamma**4)
+    chance = min(1.0, 2 * len(cells) * math.exp(exponent), 28561 * gamma**8 * l_four(law, n) / n**2)
+    second = 28 * sigma0 * gamma**2 * math.sqrt(l_four(law, n)) / n
+    return [math.sqrt(balanced_variance(law, h, k) / n), second, width * math.sqrt(chance)], chance
+
+
+def claimed_two_sided(law, h, n):
+    """R with the moments at n, and what the rare event adds to R_+."""
+    (sigma0, width), gamma = sizes_of(law, h), contraction_constant(law)
+    first = 24 * gamma**2 * math.sqrt(l_four(law, 1))
+    rest = 750 * math.sqrt(l_six(law, n)) + 1265 * l_four(law, n)
+    return sigma0**2 * (first + gamma**4 * rest), 28561 * gamma**8 * width**2 * l_four(law, 1)
+
+
+@pytest.mark.statement("5.12j")
+@pytest.mark.parametrize(("law", "h"), [(WIDE, F), (SPARSE_LAW, F), (BLOCKS, np.arange(16.0).reshape(4, 4) ** 2)])
+def test_uniform_bound_by_its_formulas(law, h):
+    for n, k in product((3, 10**5, 10**9, 10**13), (1, 2, 7)):
+        bound = uniform_bound(law, h, n, k)
+        parts, chance = claimed_root(law, h, n, k)
+        assert np.allclose([bound.first_order, bound.remainder, bound.rare_event], parts, rtol=1e-9, atol=0)
+        R, (R_one, extra) = claimed_two_sided(law, h, n)[0], claimed_two_sided(law, h, 1)
+        assert np.isclose(bound.constant, R_one) and np.isclose(bound.constant_above, R_one + extra)
+        square, width = parts[0] ** 2, sizes_of(law, h)[1]
+        assert np.isclose(bound.lower, max(square - R / n**2, 0), rtol=1e-9, atol=0)
+        assert np.isclose(bound.upper, min(square + R / n**2 + width**2 * chance, width**2), rtol=1e-9, atol=0)
+
+
+@pytest.mark.statement("5.12j")
+def test_constants_of_the_uniform_bound():
+    whole, form, third = claimed_remainders(1, 1)
+    assert [2 * form, 2 * third, 2 * form * 13 + whole**2 + 13**2, 13**4] == [24, 750, 1265, 28561]
+    assert 24 / 11 * 169 < 370 < 1.01 * 24 / 11 * 169
+
+
+@pytest.mark.statement("5.12j")
+def test_parts_of_the_mean_squared_error():
+    """Each part of the proof against its bound, where the event E has a fair probability."""
+    law, h, n, k = np.full((2, 2), 0.25), np.array([[2.0, 0.0], [-1.0, 0.5]]), 300, 2
+    counts, chance = map(np.concatenate, zip(*count_tables(n, law, cutoff=1e-12), strict=True))
+    v = counts / n - law
+    e = balanced_means(counts, h, marginals(law), steps=k).values[:, k] - np.sum(law * h)
+    L = (v * influence_function(law, h, k)).sum(axis=(1, 2))
+    g, last = influence_function(law, h, 2), influence_function(law, h, 1, first=1)
+    a1 = v.sum(axis=2, keepdims=True) / law.sum(axis=1, keepdims=True)
+    a2 = (v - a1 * law).sum(axis=1, keepdims=True) / law.sum(axis=0)
+    F2 = -(v * a1 * g).sum(axis=(1, 2)) - ((v - a1 * law) * a2 * last).sum(axis=(1, 2))
+    on = largest_cell_error(counts / n, law) <= 1 / 13
+    parts = [2 * L * F2, -2 * ~on * L * F2, 2 * on * L * (e - L - F2), on * (e - L) ** 2, ~on * (e**2 - L**2)]
+    values = n**2 * np.array([chance @ part for part in parts])
+    sigma0, width = sizes_of(law, h)
+    four, six, outside = l_four(law, n), l_six(law, n), chance @ ~on
+    high = [24 * l_four(law, 1) ** 0.5, 312 * four, 750 * six**0.5, 784 * four, (width * n / sigma0) ** 2 * outside]
+    low = [-high[0], -high[1], -high[2], 0, -169 * four]
+    assert np.all(np.multiply(low, sigma0**2) <= values) and np.all(values <= np.multiply(high, sigma0**2))
+    assert 0.05 < 1 - outside < 0.5
+    assert np.isclose(values.sum(), exact_mse(law, h, n, k, cutoff=1e-12).remainders[k], rtol=1e-2)
+    single = np.eye(4).reshape(4, 2, 2) - law
+    f2 = [directly(law, h, u, [0, 1])[1] for u in single]
+    assert np.isclose(values[0], 2 * law.ravel() @ (influence_function(law, h, k).ravel() * f2), rtol=1e-3)
+
+
+def claimed_limit(law, h, n, k):
+    """Right side of (5.16p)."""
+    limit, s = limit_variance(law, h), below_one(law)[0]
+    gap = balanced_variance(law, h, 0) - limit
+    return limit / n + s ** (2 * (k - 1)) * gap / n + sum(claimed_two_sided(law, h, 1)) / n**2
+
+
+@pytest.mark.statement("5.12j")
+@pytest.mark.parametrize(("law", "h", "sizes"), [(WIDE, F, (1, 6, 12)), (SPARSE_LAW, F, (2, 9, 30)), (P, H, (3, 50))])
+def test_uniform_bound_against_exact_values(law, h, sizes):
+    (R, extra), far = claimed_two_sided(law, h, 1), expansion(law, h, 6)
+    for n in sizes:
+        rest = exact_mse(law, h, n, 30).remainders[1:]
+        assert np.all(rest >= -R) and np.all(rest <= R + extra) and np.abs(rest).max() < 60
+        assert np.abs(rest[15:]).max() < 1.05 * np.abs(rest[:15]).max()
+    for n, k in product((1e9, 1e15, 1e20), range(1, 7)):
+        mse = far.variances[k] / n + far.constants[k] / n**2
+        assert mse <= claimed_limit(law, h, n, k) * (1 + 1e-12)
+        assert math.sqrt(mse) <= sum(claimed_root(law, h, n, k)[0]) * (1 + 1e-12)
+        assert far.constants[k] / n**2 <= uniform_bound(law, h, int(n), k).constant_above / n**2
+        assert uniform_bound(law, h, int(n), k).lower <= mse <= uniform_bound(law, h, int(n), k).upper * (1 + 1e-12)
+
+
+@pytest.mark.statement("5.12j")
+def test_uniform_bound_is_sharp_to_first_order():
+    x, y = np.array([[1.0], [-1.0]]), np.array([[1.0, -1.0]])
+    for k in range(1, 6):
+        h = y - 0.7 * x if k % 2 else x - 0.7 * y
+        assert np.isclose(balanced_variance(SYMMETRIC, h, k) / 1e30, claimed_limit(SYMMETRIC, h, 1e30, k), rtol=1e-6)
+    # the term of order n^-2 vanishes against the first order, at this rate
+    for n in (1e12, 1e14):
+        rest = claimed_limit(SYMMETRIC, h, n, 5) - balanced_variance(SYMMETRIC, h, 5) / n
+        assert np.isclose(rest * n**2, sum(claimed_two_sided(SYMMETRIC, h, 1)), rtol=1e-2)
+
+
+def claimed_stopped(law, h, n, least):
+    """Right side of (5.16s)."""
+    (sigma0, width), gamma, limit = sizes_of(law, h), contraction_constant(law), max(limit_variance(law, h), 0)
+    gap, root = math.sqrt(sigma0**2 - limit), math.sqrt(l_four(law, n))
+    middle = below_one(law)[0] ** (least - 1) * gap * root**0.5 / math.sqrt(n)
+    last = (28 * sigma0 + 169 * gamma**2 * width) * gamma**2 * root / n
+    return math.sqrt(limit / n) + middle + last
+
+
+def claimed_together(law, h, n):
+    """Right side of (5.16r)."""
+    return 784 * sizes_of(law, h)[0] ** 2 * contraction_constant(law) ** 4 * l_four(law, n) / n**2
+
+
+@pytest.mark.statement("5.12k")
+@pytest.mark.parametrize(("law", "h"), [(P, H), (WIDE, F), (SPARSE_LAW, F)])
+def test_steps_chosen_from_the_data(law, h):
+    sigma0, width = sizes_of(law, h)
+    for n, k0 in product((20, 10**7, 10**14, 10**22), (1, 2, 4)):
+        parts = claimed_root(law, h, n, k0)[0]
+        markov = width * math.sqrt(l_four(law, n) * 13**4 * contraction_constant(law) ** 8) / n
+        middle = below_one(law)[0] ** (k0 - 1) * math.sqrt(sigma0**2 - limit_variance(law, h))
+        middle *= (l_four(law, n) / n**2) ** 0.25
+        value = math.sqrt(limit_variance(law, h) / n) + middle + parts[1] + markov
+        assert np.isclose(claimed_stopped(law, h, n, k0), value, rtol=1e-9, atol=0)
+        assert np.isclose(claimed_together(law, h, n), parts[1] ** 2, rtol=1e-9, atol=0)
+    n = 7 if law is WIDE else 14
+    counts, chance = everything(n, law)
+    errors = balanced_means(counts, h, marginals(law), steps=10).values - np.sum(law * h)
+    for k0 in (1, 3):
+        assert math.sqrt(chance @ (errors[:, k0:] ** 2).max(axis=1)) <= claimed_stopped(law, h, n, k0)
+
+
+@pytest.mark.statement("5.12k")
+def test_first_step_of_a_weakly_dependent_table():
+    """With s = 0.04 and no limit variance nothing but the right exponent of s bounds the first-order error."""
+    x, y = np.array([[1.0], [-1.0]]), np.array([[1.0, -1.0]])
+    law = np.full((2, 2), 0.25) + 0.01 * x * y
+    for k0, h in ((1, y - 0.04 * x), (2, x - 0.04 * y), (3, y - 0.04 * x)):
+        true = math.sqrt(balanced_variance(law, h, k0) / 1e30)
+        assert 0.3 < true / claimed_stopped(law, h, 1e30, k0) <= 1
+
+
+@pytest.mark.statement("5.12k")
+def test_supremum_over_the_steps():
+    law, h, n = np.full((2, 2), 0.25), np.array([[2.0, 0.0], [-1.0, 0.5]]), 250
+    counts, chance = map(np.concatenate, zip(*count_tables(n, law, cutoff=1e-10), strict=True))
+    on = largest_cell_error(counts / n, law) <= 1 / 13
+    counts, chance = counts[on], chance[on]
+    errors = balanced_means(counts, h, marginals(law), steps=8).values[:, 1:] - np.sum(law * h)
+    linear = np.array([(counts / n * influence_function(law, h, k)).sum(axis=(1, 2)) for k in range(1, 9)]).T
+    assert 0 < chance @ ((errors - linear) ** 2).max(axis=1) <= claimed_together(law, h, n)
+
+
+def claimed_normal(law, h, n, k):
+    """The three parts of (5.16t) and the least n / log n."""
+    psi, cells, gamma = influence_function(law, h, k), law[law > 0], contraction_constant(law)
+    sigma = math.sqrt(np.sum(law * psi**2))
+    one = 0.48 * np.sum(law * np.abs(psi) ** 3) / sigma**3
+    two = 12.3 * sizes_of(law, h)[0] * gamma**2 * math.log(n) / (sigma * cells.min())
+    return np.array([one, two, 2 * len(cells)]) / math.sqrt(n), 185 * gamma**4 / cells.min()
+
+
+def kolmogorov(values, weights, sigma):
+    """Distance from the normal law; values equal up to rounding are merged."""
+    grid, place = np.unique(np.round(values / sigma, 9), return_inverse=True)
+    jumps = np.bincount(place, weights)
+    upper = np.cumsum(jumps)
+    return max(np.abs(upper - norm.cdf(grid)).max(), np.abs(upper - jumps - norm.cdf(grid)).max())
+
+
+@pytest.mark.statement("5.12l")
+@pytest.mark.parametrize(("law", "h", "n"), [(P, H, 30), (SPARSE_LAW, F, 25), (WIDE, F, 9)])
+def test_normal_approximation(law, h, n):
+    counts, chance = everything(n, law)
+    errors = balanced_means(counts, h, marginals(law), steps=5).values - np.sum(law * h)
+    for k in (1, 2, 5):
+        psi = influence_function(law, h, k)
+        sigma, linear = math.sqrt(np.sum(law * psi**2) / n), (counts / n * psi).sum(axis=(1, 2))
+        whole, own = kolmogorov(errors[:, k], chance, sigma), kolmogorov(linear, chance, sigma)
+        parts = claimed_normal(law, h, n, k)[0]
+        assert own <= parts[0] and whole <= parts.sum()
+        for t in (0.1, 0.5):
+            moved = chance @ (np.abs(errors[:, k] - linear) > sigma * t)
+            assert whole <= own + t * norm.pdf(0) + moved
+
+
+@pytest.mark.statement("5.12l")
+def test_constants_of_the_normal_approximation():
+    p = (4 - math.sqrt(10)) / 2
+    for n in (900, 5000):
+        count, law = np.arange(n + 1), np.array([[p], [1 - p]])
+        sigma = math.sqrt(p * (1 - p) / n)
+        far = kolmogorov(count / n - p, binom.pmf(count, n, p), sigma)
+        # two cells that are the two rows; after the Y-step, which changes nothing, the error is linear
+        psi = influence_function(law, np.array([[1.0], [0.0]]), 1, first=1)
+        first = claimed_normal(law.T, np.array([[1.0, 0.0]]), n, 1)[0][0]
+        assert np.allclose(psi.ravel(), [1 - p, -p]) and 0.84 < far / first <= 1
+    for law, h, k in ((WIDE, F, 2), (SPARSE_LAW, F, 3)):
+        n, least_cell, gamma = 10**12, law[law > 0].min(), contraction_constant(law)
+        parts, least = claimed_normal(law, h, n, k)
+        squared = 12 * math.log(n) / (11 * n * least_cell)
+        shift = 28 * sizes_of(law, h)[0] * gamma**2 * squared * math.sqrt(n / balanced_variance(law, h, k))
+        assert 0.99 * parts[1] < shift * norm.pdf(0) <= parts[1]
+        tail = 2 * np.sum(law > 0) * math.exp(-n * 11 / 24 * least_cell * squared)
+        assert np.isclose(parts[2], tail, rtol=1e-9, atol=0)
+        # the condition says that the level is at most 1 / (13 Gamma^2)
+        assert 0.99 * least < 12 / 11 / least_cell * 169 * gamma**4 <= least
+        assert 0.4748 < 0.48
