@@ -315,10 +315,15 @@ def figures(chapter: Chapter) -> Iterator[str]:
 
 
 def lengths(chapter: Chapter) -> Iterator[str]:
-    """Cells are short: a reader takes in one idea at a time."""
-    counts = {
-        c.id: sum(bool(x.strip()) for x in c.source.splitlines()) for c in chapter.code
-    }
+    """Cells are short, imports apart: a reader takes in one idea at a time."""
+    counts = {}
+    for cell in chapter.code:
+        imported = set()
+        for node in ast.parse(cell.source).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                imported.update(range(node.lineno, (node.end_lineno or 0) + 1))
+        lines = enumerate(cell.source.splitlines(), 1)
+        counts[cell.id] = sum(bool(x.strip()) and i not in imported for i, x in lines)
     for cell, count in counts.items():
         if count > 30:
             yield f"cell {cell} has {count} lines, over 30"
