@@ -155,7 +155,7 @@ def explicit_bound(table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first:
     .. math:: \frac{\sigma_k}{\sqrt n} + \frac{B_k}{n}
               + \operatorname{osc}(h) \sqrt{2 (m + l)} \exp\Bigl( - \frac{n p_*}{72 k^2} \Bigr)
 
-    with :math:`B_k = \frac83 K_4^{1/4} \sum_j d_j + \frac{32}{9} k (k - 1) G K_4^{1/2}` (Theorem 5.12 of the book,
+    with :math:`B_k = \frac83 K_4^{1/4} \sum_j d_j + \frac{32}{9} k (k - 1) G K_4^{1/2}` (Theorem 5.14 of the book,
     where the symbols are defined). It holds for every n and k; it is sharp for few half-steps and useless for many.
 
     Parameters
@@ -176,7 +176,7 @@ def explicit_bound(table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first:
 
     References
     ----------
-    Theorem 5.12 of the book.
+    Theorem 5.14 of the book.
 
     Examples
     --------
@@ -227,7 +227,7 @@ def quadratic_bound(table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first
 
     References
     ----------
-    Corollary 5.12a of the book.
+    Corollary 5.15 of the book.
 
     Examples
     --------
@@ -254,7 +254,7 @@ def contraction_bound(
               B_k' = \frac83 K_4^{1/4} \sum_j \gamma_j d_j
               + \frac{128}{9} \frac{G K_4^{1/2}}{1 - \tau_\delta} \sum_{j \ge 2} \gamma_j
 
-    with :math:`\gamma_1 = 1` and :math:`\gamma_j = \min(1, (1 + \tau_\delta) \tau_\delta^{j - 2})` (Theorem 5.12d of
+    with :math:`\gamma_1 = 1` and :math:`\gamma_j = \min(1, (1 + \tau_\delta) \tau_\delta^{j - 2})` (Theorem 5.18 of
     the book, where the symbols are defined).
 
     Parameters
@@ -276,7 +276,7 @@ def contraction_bound(
 
     References
     ----------
-    Theorem 5.12d of the book.
+    Theorem 5.18 of the book.
 
     Examples
     --------
@@ -321,7 +321,7 @@ def uniform_bound(table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first: 
               \le \frac{R}{n^2} + \operatorname{osc}(h)^2 \Pr(E^c) \le \frac{R_+}{n^2}
 
     R and :math:`R_+` are explicit and free of k; they depend on the table through :math:`\Gamma`, its smallest cell
-    and its number of cells (Theorem 5.12j of the book). The theorem has the right shape; its constants are large.
+    and its number of cells (Theorem 5.24 of the book). The theorem has the right shape; its constants are large.
 
     Parameters
     ----------
@@ -339,7 +339,7 @@ def uniform_bound(table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first: 
 
     References
     ----------
-    Theorem 5.12j of the book.
+    Theorem 5.24 of the book.
 
     Examples
     --------
@@ -383,8 +383,8 @@ def error_report(
     """Set the error of a balanced estimate beside its expansion and all bounds, and say which number to use.
 
     What is proved: if the table is the law P of the observations and its marginals are the targets, the bounds hold
-    at this n (Theorems 5.12, 5.12d, 5.12j and Corollary 5.12a of the book), and the expansion has an error of order
-    n^-3 in the mean square, uniformly in the number of half-steps (Theorem 5.12n). What is not: the size of that
+    at this n (Theorems 5.14, 5.18, 5.24 and Corollary 5.15 of the book), and the expansion has an error of order
+    n^-3 in the mean square, uniformly in the number of half-steps (Theorem 5.28). What is not: the size of that
     error at this n, which is why a simulation stands beside it; and anything about a law that is only estimated.
     For a sample, pass its balanced table: the report is then about that table in the place of P.
 
@@ -457,13 +457,13 @@ def _first_order(joint, h, n, steps, first):
 
 
 def _masses(joint, n):
-    """Return the masses of all values of X and Y, and K_4 of Lemma 5.11."""
+    """Return the masses of all values of X and Y, and K_4 of Lemma 5.13."""
     masses = np.concatenate([joint.sum(axis=1), joint.sum(axis=0)])
     return masses, np.sum((3 * (1 - masses) ** 2 + (1 - masses) / (n * masses)) / masses**2)
 
 
 def _spread(joint, g, axis, n):
-    """Return d_j of Lemma 5.11 for a function g of a step on the axis, or for each of a stack of functions."""
+    """Return d_j of Lemma 5.13 for a function g of a step on the axis, or for each of a stack of functions."""
     target = joint.sum(axis=1 - axis)
     second, fourth = ((joint * g**power).sum(axis=-1 - axis) / target for power in (2, 4))
     return np.sqrt(np.sum(np.sqrt(3 * second**2 + fourth / (n * target)), axis=-1))
@@ -486,7 +486,7 @@ def _suprema(joint, h):
 
 
 def _cell_moments(p, n):
-    """Return L_4 and L_6 of Lemma 5.12g for the masses p of the cells."""
+    """Return L_4 and L_6 of Lemma 5.21 for the masses p of the cells."""
     q = 1 - p
     fourth = np.sum((3 * q**2 + q / (n * p)) / p**2)
     return fourth, np.sum((15 * q**3 + 25 * q**2 / (n * p) + q / (n * p) ** 2) / p**3)

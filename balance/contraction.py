@@ -41,7 +41,7 @@ def largest_log_odds_ratio(table: ArrayLike) -> float:
 
     References
     ----------
-    Birkhoff (1957). Lemma 5.12c of the book.
+    Birkhoff (1957). Lemma 5.17 of the book.
 
     Examples
     --------
@@ -82,7 +82,7 @@ def contraction_coefficients(table: ArrayLike, count: int) -> NDArray[np.float64
 
     References
     ----------
-    Dobrushin (1956). Lemma 5.12f of the book.
+    Dobrushin (1956). Lemma 5.20 of the book.
 
     Examples
     --------
@@ -117,7 +117,7 @@ def contraction_constant(table: ArrayLike) -> float:
 
     References
     ----------
-    Lemma 5.12f of the book.
+    Lemma 5.20 of the book.
 
     Examples
     --------

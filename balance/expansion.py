@@ -2,7 +2,7 @@
 
 P is the joint law of (X, Y), an m x l table; n is the number of observations; the estimate is that of the paper,
 P_n^(k)(h) on the event S that every row and every column was seen and P_n(h) off it. The expansion holds uniformly
-in the number k of half-steps (Theorem 5.12n of the book).
+in the number k of half-steps (Theorem 5.28 of the book).
 """
 
 from dataclasses import dataclass
@@ -102,7 +102,7 @@ def expansion(table: ArrayLike, h: ArrayLike, steps: int, *, first: int = 0) -> 
 
 
 def remainder_constant(table: ArrayLike, h: ArrayLike, steps: int, *, first: int = 0) -> float:
-    r"""The constant :math:`c_k = \lim n^2 (\mathrm{MSE}_k - \sigma_k^2 / n)` (Theorem 5.14 of the book).
+    r"""The constant :math:`c_k = \lim n^2 (\mathrm{MSE}_k - \sigma_k^2 / n)` (Theorem 5.3 of the book).
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def _sequence(functions, steps, first):
 
 def _terms(joint, functions, directions):
     """Return F_2 and F_3 of each direction (B, m, l), and the factors (R, G) of the form F_2 at each step."""
-    # Lemma 5.13 with (5.19) and (5.20): q1 and q2 are the first and the second order of the table in 1 / sqrt(n)
+    # Lemma 5.2 with (5.5) and (5.6): q1 and q2 are the first and the second order of the table in 1 / sqrt(n)
     q1, q2 = directions, np.zeros_like(directions)
     f2, f3, factors = 0.0, 0.0, []
     for g, axis in functions:
@@ -155,7 +155,7 @@ def _second_order(joint, functions):
         return 0.0, 0.0
     weights = joint[joint > 0]
     units = np.eye(joint.size).reshape(-1, *joint.shape)[joint.ravel() > 0] - joint
-    # the directions U_z = delta_z - P, and psi P, the covariance of psi(Z) with U_Z, in (5.22)
+    # the directions U_z = delta_z - P, and psi P, the covariance of psi(Z) with U_Z, in (5.8)
     psi = functions[0][0]
     drift = psi * joint
     f2, _, factors = _terms(joint, functions, units)

@@ -145,7 +145,7 @@ def predicted_mse(
 
     References
     ----------
-    Theorem 6.4 of the book.
+    Theorem 6.5 of the book.
 
     Examples
     --------
@@ -179,7 +179,7 @@ def break_even(table: ArrayLike, h: ArrayLike, targets: Sequence[ArrayLike], ste
 
     References
     ----------
-    Corollary 6.5 of the book.
+    Corollary 6.6 of the book.
 
     Examples
     --------
@@ -214,7 +214,7 @@ def importance_weighted(tables: ArrayLike, targets: Sequence[ArrayLike]) -> NDAr
 
     References
     ----------
-    Liu, Mehta, Pal, Harchaoui (2024), experiments. Proposition 6.7 of the book.
+    Liu, Mehta, Pal, Harchaoui (2024), experiments. Proposition 6.8 of the book.
 
     Examples
     --------
@@ -251,7 +251,7 @@ def importance_mse(table: ArrayLike, h: ArrayLike, n: int, targets: Sequence[Arr
 
     References
     ----------
-    Proposition 6.7 of the book.
+    Proposition 6.8 of the book.
 
     Examples
     --------
@@ -307,7 +307,7 @@ def unpaired_mse(
 
     References
     ----------
-    Theorem 6.9, Corollary 6.12 and Theorem 6.14 of the book.
+    Theorem 6.10, Corollary 6.13 and Theorem 6.16 of the book.
 
     Examples
     --------
@@ -354,7 +354,7 @@ def ridge_split(table: ArrayLike, h: ArrayLike, share: float) -> ErrorParts:
 
     References
     ----------
-    Theorem 6.14 of the book.
+    Theorem 6.16 of the book.
 
     Examples
     --------
@@ -399,7 +399,7 @@ def pooled_targets(
 
     References
     ----------
-    Theorem 6.9 of the book.
+    Theorem 6.10 of the book.
 
     Examples
     --------
@@ -460,7 +460,7 @@ def soft_balance(
 
     References
     ----------
-    Chizat, Peyre, Schmitzer, Vialard (2018). Theorem 6.15 and Proposition 6.16 of the book.
+    Chizat, Peyre, Schmitzer, Vialard (2018). Theorem 6.17 and Proposition 6.18 of the book.
 
     Examples
     --------

@@ -38,7 +38,7 @@ def everything(n, table):
     return map(np.concatenate, zip(*count_tables(n, table), strict=True))
 
 
-@pytest.mark.statement("5.1")
+@pytest.mark.statement("5.8")
 def test_shape_of_the_paper_bound():
     """One constant for all n and k; with a larger sigma_gap, or without a term, there would be none."""
     table, h = dependent_table(3, 0.5), np.array([[1.0, -1.0, 2.0], [0.0, 3.0, 0.5], [1.5, 1.0, -2.0]])
@@ -63,7 +63,7 @@ def test_shape_of_the_paper_bound():
         assert needed(n, above + constants / n, k) <= enough
 
 
-@pytest.mark.statement("5.2")
+@pytest.mark.statement("5.9")
 @pytest.mark.parametrize("n", [1, 4, 7, 25])
 def test_step_on_the_wrong_variable_never_helps(n):
     table, b = np.outer([0.2, 0.8], [0.3, 0.1, 0.6]), np.array([[1.0, 0.0, -2.0]])
@@ -76,7 +76,7 @@ def test_step_on_the_wrong_variable_never_helps(n):
     assert n == 1 or exact_mse(table, b, n, 1, first=1).mse[1] < result[0] < result[1]
 
 
-@pytest.mark.statement("5.2")
+@pytest.mark.statement("5.9")
 def test_loss_on_the_wrong_variable_is_of_second_order():
     table, b = np.outer([0.5, 0.5], [0.5, 0.5]), np.array([[1.0, -1.0]])
     plain, one = exact_mse(table, b, 120, 1).mse
@@ -86,12 +86,12 @@ def test_loss_on_the_wrong_variable_is_of_second_order():
 
 
 def bounds_if_missing(table, n):
-    """The lower and the upper bound of Lemma 5.3."""
+    """The lower and the upper bound of Lemma 5.1."""
     least = min(map(min, marginals(table)))
     return (1 - least) ** n, sum(table.shape) * (1 - least) ** n
 
 
-@pytest.mark.statement("5.3")
+@pytest.mark.statement("5.1")
 @pytest.mark.parametrize("table", [P, WIDE, SPARSE_LAW], ids=["P", "wide", "sparse"])
 def test_missing_values(table):
     for n in (1, 2, 5, 12):
@@ -103,7 +103,7 @@ def test_missing_values(table):
         assert low <= value * (1 + 1e-12) <= high * (1 + 2e-12)
 
 
-@pytest.mark.statement("5.3")
+@pytest.mark.statement("5.1")
 def test_missing_values_near_both_bounds():
     rare = np.outer([0.3, 0.7], [0.45, 0.55])
     for n, above in ((5, 2), (30, 1.01)):
@@ -115,7 +115,7 @@ def test_missing_values_near_both_bounds():
         assert 0.999 * equally_rare / sum(shape) < share <= 1
 
 
-@pytest.mark.statement("5.4")
+@pytest.mark.statement("5.29")
 @pytest.mark.parametrize("p", [[0.15, 0.25, 0.6], [0.5, 0.5], [1 / 9] * 9], ids=len)
 def test_method_of_types(p):
     m = len(p)
@@ -136,7 +136,7 @@ def test_method_of_types(p):
     assert reversed_fails and max(worst) > {2: 1.9, 3: 1.9, 9: 150}[m]
 
 
-@pytest.mark.statement("5.5")
+@pytest.mark.statement("5.30")
 def test_pinsker():
     def right(q, p):
         return np.sqrt(kl_divergence(q, p) / 2)
@@ -150,7 +150,7 @@ def test_pinsker():
     assert 0.9999 * right(q, p) < total_variation(q, p) <= right(q, p)
 
 
-@pytest.mark.statement("5.6")
+@pytest.mark.statement("5.31")
 def test_marginal_about_to_be_corrected():
     rng, targets = np.random.default_rng(56), marginals(WIDE)
     counts = rng.multinomial(40, WIDE.ravel(), size=150).reshape(-1, 2, 3)
@@ -195,7 +195,7 @@ def failure_bound(eps, n, m, l):
     return ((n + 1) ** m + (n + 1) ** l) * np.exp(-n * eps)
 
 
-@pytest.mark.statement("5.7")
+@pytest.mark.statement("5.32")
 @pytest.mark.parametrize(("table", "n"), [(WIDE, 30), (np.array([[0.1, 0.4], [0.4, 0.1]]), 110)])
 def test_ratios_through_divergences(table, n):
     targets = marginals(table)
@@ -212,7 +212,7 @@ def test_ratios_through_divergences(table, n):
         assert failure_bound(eps, n, 2, 2) < 0.2
 
 
-@pytest.mark.statement("5.7")
+@pytest.mark.statement("5.32")
 def test_ratio_is_nearly_attained():
     """A diagonal sample, whose margins err in opposite directions; and one rare value, of X or of Y."""
     cases = []
@@ -231,7 +231,7 @@ def relative_error_bound(n, least, values, delta):
     return 2 * values * np.exp(-11 / 24 * n * least * delta**2)
 
 
-@pytest.mark.statement("5.8")
+@pytest.mark.statement("5.10")
 def test_relative_errors_are_small():
     for n, delta in product((5, 50, 500), (0.05, 0.15, 0.25)):
         for p in (0.02, 0.3, 0.5, 0.9):
@@ -249,7 +249,7 @@ def test_relative_errors_are_small():
         assert 0 < sign * (rate / stated - 1) < 0.04
 
 
-@pytest.mark.statement("5.8")
+@pytest.mark.statement("5.10")
 def test_many_values_have_many_errors():
     """P diagonal with 80 equal masses: M is the largest error of a multinomial, summed by convolution."""
     n, m, delta = 24_000, 80, 0.25
@@ -268,7 +268,7 @@ def opposite_errors(m, q):
     return start / start.sum(), [np.array([low, high, 1 - low - high]), np.array([high, low, 1 - low - high])]
 
 
-@pytest.mark.statement("5.9")
+@pytest.mark.statement("5.11")
 def test_factors_and_weights():
     rng, close = np.random.default_rng(59), 0
     problems = [(k, *opposite_errors(1 / (4 * k), 0.03)) for k in (1, 2, 3, 5, 80)]
@@ -300,7 +300,7 @@ def test_factors_and_weights():
 
 
 def remainders(sample, law, f, k):
-    """V_j, V_j by (5.13), the two terms of (5.14), and M."""
+    """V_j, V_j by (5.18), the two terms of (5.19), and M."""
     m = max(np.abs(a / b - 1).max() for a, b in zip(marginals(sample), marginals(law), strict=True))
     tables = data_balance(sample, marginals(law), steps=k, keep_iterates=True).iterates
     g = [influence_function(law, f, k - j, first=j % 2) for j in range(k)]
@@ -315,7 +315,7 @@ def remainders(sample, law, f, k):
     return *np.array(rows).T, m
 
 
-@pytest.mark.statement("5.10")
+@pytest.mark.statement("5.12")
 def test_remainders_are_of_second_order():
     rng, n, k, used = np.random.default_rng(60), 5000, 4, 0
     for counts in rng.multinomial(n, WIDE.ravel(), size=40).reshape(-1, 2, 3):
@@ -328,7 +328,7 @@ def test_remainders_are_of_second_order():
     assert used > 20
 
 
-@pytest.mark.statement("5.10")
+@pytest.mark.statement("5.12")
 def test_remainders_that_need_both_terms():
     m, q = 1 / 80, 0.35
     low, high, rest = q / (1 + m), q / (1 - m), 1 - q / (1 + m) - q / (1 - m)
@@ -339,7 +339,7 @@ def test_remainders_that_need_both_terms():
     assert 0.7 * (first + second)[1] < abs(v[1]) <= (first + second)[1]
 
 
-@pytest.mark.statement("5.10")
+@pytest.mark.statement("5.12")
 def test_second_term_of_the_remainder():
     """Only the margin of Y is wrong, so that Delta_2 = 0."""
     column, change = WIDE.sum(axis=0), np.array([0.02, -0.03, 0.01])
@@ -356,14 +356,14 @@ def test_second_term_of_the_remainder():
 
 
 def moment_bounds(law, n, g, axis):
-    """K_4 and d_j^2 of Lemma 5.11."""
+    """K_4 and d_j^2 of Lemma 5.13."""
     masses, target = np.concatenate(marginals(law)), marginals(law)[axis]
     v, kappa = ((law * g**r).sum(axis=1 - axis) / target for r in (2, 4))
     k4 = sum((3 * (1 - t) ** 2 + (1 - t) / (n * t)) / t**2 for t in masses)
     return k4, np.sum(np.sqrt(3 * v**2 + kappa / (n * target)))
 
 
-@pytest.mark.statement("5.11")
+@pytest.mark.statement("5.13")
 @pytest.mark.parametrize("n", [1, 4, 20])
 def test_fourth_moments(n):
     counts, chance = everything(n, WIDE)
@@ -382,7 +382,7 @@ def test_fourth_moments(n):
         assert d2**2 / (20 * n**2) < chance @ np.abs(delta).sum(axis=1) ** 4 <= d2**2 / n**2
 
 
-@pytest.mark.statement("5.11")
+@pytest.mark.statement("5.13")
 def test_fourth_moments_nearly_attained():
     for p, n, least in ((0.04, 4, 0.8), (0.1, 300, 0.97)):
         counts, chance = everything(n, [p, 1 - p])
@@ -400,7 +400,7 @@ def test_fourth_moments_nearly_attained():
         assert least < n**2 * chance @ sums**4 / moment_bounds(law, n, g, 0)[1] ** 2 <= 1
 
 
-@pytest.mark.statement("5.12")
+@pytest.mark.statement("5.14")
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize(("table", "h", "n"), [(P, H, 90), (WIDE, F, 18), (SPARSE_LAW, F, 30)])
 def test_each_part_of_the_bound_exactly(table, h, n, first):
@@ -421,7 +421,7 @@ def test_each_part_of_the_bound_exactly(table, h, n, first):
         assert np.sqrt(chance @ (values[:, k] - truth) ** 2) <= bound.rmse
 
 
-@pytest.mark.statement("5.12")
+@pytest.mark.statement("5.14")
 @pytest.mark.parametrize(("table", "h"), [(P, H), (WIDE, F), (SPARSE_LAW, F)])
 @pytest.mark.parametrize("first", [0, 1])
 def test_bound_is_that_of_the_formula(table, h, first):
@@ -439,7 +439,7 @@ def test_bound_is_that_of_the_formula(table, h, first):
         assert np.allclose(parts, [first_order, remainder / n, rare], rtol=1e-9, atol=0)
 
 
-@pytest.mark.statement("5.12")
+@pytest.mark.statement("5.14")
 @pytest.mark.parametrize(("k", "n", "factor"), [(1, 3000, 1.2), (1, 20_000, 1.1), (2, 20_000, 2), (3, 50_000, 2)])
 def test_bound_where_it_says_something(k, n, factor):
     bound, drawn = explicit_bound(P, H, n, k), simulated_mse(P, H, n, k, draws=4000)
@@ -449,12 +449,12 @@ def test_bound_where_it_says_something(k, n, factor):
 
 
 def span_bound(p, q):
-    """Right side of Lemma 5.12b, by loops."""
+    """Right side of Lemma 5.16, by loops."""
     logs = [math.log(a / b) for a, b in zip(p, q, strict=True)]
     return math.tanh((max(logs) - min(logs)) / 4)
 
 
-@pytest.mark.statement("5.12b")
+@pytest.mark.statement("5.16")
 def test_distance_of_laws_with_bounded_log_ratio():
     laws = [(i / 12, j / 12, (12 - i - j) / 12) for i in range(1, 11) for j in range(1, 12 - i)]
     shares = []
@@ -473,7 +473,7 @@ def test_distance_of_laws_with_bounded_log_ratio():
 
 
 def tilted(matrix, f):
-    """Both oscillations of Lemma 5.12c, over that of f times tanh(Omega / 4), by loops."""
+    """Both oscillations of Lemma 5.17, over that of f times tanh(Omega / 4), by loops."""
     rows, columns = range(len(matrix)), range(len(matrix[0]))
     omega = max(
         math.log(matrix[y][x] * matrix[v][u] / (matrix[y][u] * matrix[v][x]))
@@ -486,7 +486,7 @@ def tilted(matrix, f):
     return (max(means) - min(means)) / factor, (max(logs) - min(logs)) / factor
 
 
-@pytest.mark.statement("5.12c")
+@pytest.mark.statement("5.17")
 def test_contraction_of_logarithms():
     rng = np.random.default_rng(5123)
     for rows, columns, size in product((2, 4), (2, 3), (0.1, 3, 50)):
@@ -516,7 +516,7 @@ def decay(sample, law, first, steps):
 
 
 def decay_bounds(law, worst, delta, steps):
-    """Right sides of (5.18d): for |lambda_j|, j = 1, ..., and for osc lambda_j, j = 2, ..."""
+    """Right sides of (5.30): for |lambda_j|, j = 1, ..., and for osc lambda_j, j = 2, ..."""
     # the addition theorem of tanh, not used
     tau = math.tanh(largest_log_odds_ratio(law) / 4 + math.atanh(delta))
     unit, spans = 2 * math.atanh(worst), []
@@ -525,7 +525,7 @@ def decay_bounds(law, worst, delta, steps):
     return [unit, *(min(unit, span) for span in spans)], spans
 
 
-@pytest.mark.statement("5.12d")
+@pytest.mark.statement("5.18")
 @pytest.mark.parametrize("first", [0, 1])
 def test_corrections_shrink_from_the_second_on(first):
     rng = np.random.default_rng(5124)
@@ -539,7 +539,7 @@ def test_corrections_shrink_from_the_second_on(first):
             assert all(np.ptp(f) <= span * (1 + 1e-9) for f, span in zip(logs[1:], spans, strict=True))
 
 
-@pytest.mark.statement("5.12d")
+@pytest.mark.statement("5.18")
 @pytest.mark.parametrize("first", [0, 1])
 def test_decay_is_nearly_attained(first):
     for diagonal, least in ((0.3, 0.98), (0.45, 0.99), (0.4999, 0.99)):
@@ -559,7 +559,7 @@ def test_decay_is_nearly_attained(first):
         assert math.isclose(np.ptp(after) / np.ptp(before), delta, rel_tol=1e-4)
 
 
-@pytest.mark.statement("5.12d")
+@pytest.mark.statement("5.18")
 @pytest.mark.parametrize(("tau", "least"), [(0.01, 0.99), (0.2, 0.9), (0.9, 0.6)])
 def test_sum_of_all_factors(tau, least):
     total, limit = 1 + sum(min(1, (1 + tau) * tau**i) for i in range(400)), 2 / (1 - tau)
@@ -567,7 +567,7 @@ def test_sum_of_all_factors(tau, least):
 
 
 def by_loops(table, h, n, k, delta, first=0):
-    """The three parts of (5.18e), term by term."""
+    """The three parts of (5.31), term by term."""
     masses = [float(t) for t in np.concatenate(marginals(table))]
     tau = math.tanh(largest_log_odds_ratio(table) / 4)
     tau = (tau + delta) / (1 + tau * delta)
@@ -585,7 +585,7 @@ def by_loops(table, h, n, k, delta, first=0):
     return sigma / n**0.5, remainder / n, np.ptp(h) * min(1, chance) ** 0.5
 
 
-@pytest.mark.statement("5.12d")
+@pytest.mark.statement("5.18")
 @pytest.mark.parametrize("first", [0, 1])
 def test_contraction_bound_is_that_of_the_formula(first):
     cases = [(P, H), (WIDE, F), (dependent_table(3, 0.3), np.vander([1.0, -2.0, 0.5])), (WIDE[:, :1], F[:, :1])]
@@ -601,7 +601,7 @@ def test_contraction_bound_is_that_of_the_formula(first):
         contraction_bound(P, H, 100, 2, delta=0.3)
 
 
-@pytest.mark.statement("5.12d")
+@pytest.mark.statement("5.18")
 def test_contraction_bound_each_part_exactly():
     n, delta = 18, 0.25
     law = np.full((2, 3), 1 / 6)  # tau_delta = delta, and n = 18 allows counts near 3 only
@@ -627,7 +627,7 @@ def poisson_tail(n, m, delta):
     return 1 - ways[n - m * near[0]] / poisson.pmf(n, n)
 
 
-@pytest.mark.statement("5.12d")
+@pytest.mark.statement("5.18")
 def test_probability_of_the_rare_event():
     law, delta = np.full((8, 8), 1 / 64), 0.25  # independent: tau_delta = delta; osc(h) = 1
     h = np.zeros((8, 8))
@@ -644,7 +644,7 @@ def test_probability_of_the_rare_event():
         assert 1 < rate / -math.log(squared / ends) < 1.11
 
 
-@pytest.mark.statement("5.12d")
+@pytest.mark.statement("5.18")
 @pytest.mark.parametrize(("k", "n", "factor"), [(3, 60_000, 8), (30, 300_000, 4)])
 def test_contraction_bound_where_it_says_something(k, n, factor):
     bound, drawn = contraction_bound(P, H, n, k), simulated_mse(P, H, n, k, draws=1500)
@@ -652,7 +652,7 @@ def test_contraction_bound_where_it_says_something(k, n, factor):
 
 
 def all_sizes(table, h, delta):
-    """A_1 and A_2 of Corollary 5.12e; the suprema are reached early."""
+    """A_1 and A_2 of Corollary 5.19; the suprema are reached early."""
     tau = math.tanh(largest_log_odds_ratio(table) / 4 + math.atanh(delta))
     steps = [(influence_function(table, h, r, first=axis), axis) for r in range(1, 40) for axis in (0, 1)]
     k4, spread = moment_bounds(table, 1, *steps[0])[0], max(moment_bounds(table, 1, *s)[1] for s in steps) ** 0.5
@@ -663,7 +663,7 @@ def all_sizes(table, h, delta):
     return a1, np.ptp(h) * a2, largest, spread, tau, k4
 
 
-@pytest.mark.statement("5.12e")
+@pytest.mark.statement("5.19")
 @pytest.mark.parametrize(("table", "h"), [(P, H), (WIDE, F), (np.outer([0.3, 0.7], [0.4, 0.6]), H)])
 @pytest.mark.parametrize("delta", [0.1, 0.25])
 def test_one_constant_for_every_size_and_number(table, h, delta):
@@ -700,7 +700,7 @@ def directly(table, h, v, axes):
 
 
 def paper_constant(table, h):
-    """A of (5.17a), with suprema over the first 120 half-steps."""
+    """A of (5.24), with suprema over the first 120 half-steps."""
     sides, size, cells = marginals(table), sum(table.shape), table > 0
     p, levels = np.concatenate(sides), [np.asarray(h, float)] * 2
     largest = spread = 0.0
@@ -720,7 +720,7 @@ def paper_constant(table, h):
 
 
 def paper_sides(table, h, constant, n, k):
-    """The right sides of (5.17b) and (5.17c)."""
+    """The right sides of (5.25) and (5.26)."""
     svd = np.linalg.svd(table / np.sqrt(np.outer(*marginals(table))))[1]
     s = max((x for x in svd if x < 1 - 1e-9), default=0.0)
     limit, plain = limit_variance(table, h), balanced_variance(table, h, 0)
@@ -729,7 +729,7 @@ def paper_sides(table, h, constant, n, k):
     return rmse, limit / n + s ** (2 * k - 2) * (plain - limit) / n + last
 
 
-@pytest.mark.statement("5.12a")
+@pytest.mark.statement("5.15")
 def test_explicit_bound_implies_the_bound_of_the_paper():
     rng = np.random.default_rng(512)
     tables = [WIDE, SPARSE_LAW, np.diag([0.2, 0.3, 0.5]), np.full((3, 1), 1 / 3), random_law(rng, (3, 4))[0]]
@@ -748,7 +748,7 @@ def test_explicit_bound_implies_the_bound_of_the_paper():
             assert rmse**2 <= square * (1 + 1e-12)
 
 
-@pytest.mark.statement("5.12a")
+@pytest.mark.statement("5.15")
 def test_bound_of_the_paper_is_touched():
     # h(y) of independent variables: sigma_1 = sigma_0, and at n = k = 1 nothing was given away in the square
     table, h = np.outer([0.3, 0.7], [0.2, 0.3, 0.5]), np.ones((2, 1)) * np.array([[1.0, -1.0, 4.0]])
@@ -768,7 +768,7 @@ def test_bound_of_the_paper_is_touched():
         assert error <= bound < 2 * error
 
 
-@pytest.mark.statement("5.13")
+@pytest.mark.statement("5.2")
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_expansion_of_the_iteration(steps):
     v = np.array([[0.3, -0.2, 0.1], [0.1, -0.15, -0.15]])
@@ -791,7 +791,7 @@ def test_expansion_of_the_iteration(steps):
 
 
 def constants_directly(table, h, steps, first=0):
-    """(c_k, limit of n times the bias) of formula (5.22), the forms by polarization of `directly`."""
+    """(c_k, limit of n times the bias) of formula (5.8), the forms by polarization of `directly`."""
     axes = [(first + j) % 2 for j in range(steps)]
     weights = table.ravel()
     units = [e.reshape(table.shape) - table for e in np.eye(table.size)]
@@ -805,7 +805,7 @@ def constants_directly(table, h, steps, first=0):
     return constant, bias
 
 
-@pytest.mark.statement("5.14")
+@pytest.mark.statement("5.3")
 @pytest.mark.parametrize(("table", "h", "first"), [(P, H, 0), (WIDE, F, 0), (WIDE, F, 1), (SPARSE_LAW, F, 1)])
 def test_constants_by_a_second_derivation(table, h, first):
     result = expansion(table, h, 4, first=first)
@@ -819,7 +819,7 @@ def extrapolated(sizes, rows):
     return np.linalg.solve(np.power.outer(1 / np.array(sizes), np.arange(len(sizes))), rows)[0]
 
 
-@pytest.mark.statement("5.14")
+@pytest.mark.statement("5.3")
 def test_constants_are_the_limits_of_exact_remainders():
     sizes = (80, 113, 160, 226, 300)
     exact = [exact_mse(P, H, n, 6, cutoff=1e-17) for n in sizes]
@@ -833,7 +833,7 @@ def test_constants_are_the_limits_of_exact_remainders():
     assert np.allclose(first_order, result.variances, rtol=0, atol=1e-4)
 
 
-@pytest.mark.statement("5.14")
+@pytest.mark.statement("5.3")
 def test_constants_of_a_larger_table_by_simulation():
     rng = np.random.default_rng(514)
     table = dependent_table(3, 0.4)
@@ -844,7 +844,7 @@ def test_constants_of_a_larger_table_by_simulation():
     assert np.all(np.abs(result.constants[1:]) > n**2 * 8 * drawn.standard_errors[1:])
 
 
-@pytest.mark.statement("5.15")
+@pytest.mark.statement("5.4")
 @pytest.mark.parametrize("shape", [(2, 2), (3, 5), (6, 2)])
 def test_one_half_step(shape):
     table, h = random_law(np.random.default_rng(sum(shape)), shape)
@@ -858,7 +858,7 @@ def test_one_half_step(shape):
             assert 0 < bias <= np.ptp(h) * missing_probability(table, n)
 
 
-@pytest.mark.statement("5.15")
+@pytest.mark.statement("5.4")
 def test_bias_of_one_half_step_is_nearly_half_of_its_bound():
     column, h, n = np.array([[0.52], [0.48]]), np.array([[1.0], [0.0]]), 100
     bias = exact_mse(column, h, n, 1).biases[1]
@@ -868,7 +868,7 @@ def test_bias_of_one_half_step_is_nearly_half_of_its_bound():
     assert 0.47 * claimed < bias <= claimed
 
 
-@pytest.mark.statement("5.15")
+@pytest.mark.statement("5.4")
 @pytest.mark.parametrize("n", [40, 160])
 def test_expansion_of_one_half_step(n):
     within = (P * influence_function(P, H, 1) ** 2).sum(axis=1) / P.sum(axis=1)
@@ -877,7 +877,7 @@ def test_expansion_of_one_half_step(n):
     assert abs(mse - claimed) < 7 / n**3
 
 
-@pytest.mark.statement("5.16")
+@pytest.mark.statement("5.5")
 @pytest.mark.parametrize(("table", "h"), [(P, H), (WIDE, F), (dependent_table(3, 0.5), F[[0, 1, 0]])])
 def test_constant_converges(table, h):
     s, k = maximal_correlation(table), np.arange(31)
@@ -889,7 +889,7 @@ def test_constant_converges(table, h):
     assert abs(result.constants[20] - result.constants[-1]) < 1e-2 * abs(result.constants[-1])
 
 
-@pytest.mark.statement("5.16")
+@pytest.mark.statement("5.5")
 def test_rate_of_the_constant():
     s, k = maximal_correlation(P), np.arange(41)
     result = expansion(P, H, 40)
@@ -901,7 +901,7 @@ def test_rate_of_the_constant():
         assert np.all((settled > 0.3) & (settled < 0.5))
 
 
-@pytest.mark.statement("5.16")
+@pytest.mark.statement("5.5")
 @pytest.mark.parametrize("first", [0, 1])
 def test_constant_of_independent_variables_stops(first):
     result = expansion(np.outer(*marginals(WIDE)), F, 9, first=first)
@@ -911,7 +911,7 @@ def test_constant_of_independent_variables_stops(first):
     assert not np.isclose(result.constants[2], result.constants[3], rtol=1e-3)
 
 
-@pytest.mark.statement("5.16")
+@pytest.mark.statement("5.5")
 def test_constant_of_blocks_that_are_products_stops():
     rng = np.random.default_rng(516)
     table = np.zeros((5, 6))
@@ -941,7 +941,7 @@ def minus_block_means(table, values, block):
     return values - means
 
 
-@pytest.mark.statement("5.12m")
+@pytest.mark.statement("5.27")
 @pytest.mark.parametrize(("table", "block"), [(WIDE, [0, 0, 0]), (SPARSE_LAW, [0, 0, 0]), (BLOCKS, BLOCK_OF[1])])
 def test_derivative_of_a_sweep(table, block):
     """By central differences, from the column factors of two half-steps of the package."""
@@ -964,7 +964,7 @@ def test_derivative_of_a_sweep(table, block):
     assert np.isclose(norm, below_one(table) ** 2, rtol=1e-5, atol=0)
 
 
-@pytest.mark.statement("5.12m")
+@pytest.mark.statement("5.27")
 @pytest.mark.parametrize(("table", "h"), [(WIDE, F), (SPARSE_LAW, F), (BLOCKS, BLOCKS_H)])
 def test_rate_with_wrong_targets(table, h):
     rng = np.random.default_rng(5120)
@@ -981,7 +981,7 @@ def test_rate_with_wrong_targets(table, h):
     assert np.allclose(moved[4:8] / moved[2:6], below_one(table) ** 2, rtol=0.06, atol=0)
 
 
-@pytest.mark.statement("5.12m")
+@pytest.mark.statement("5.27")
 def test_two_limits_where_the_blocks_disagree():
     targets = (np.array([0.36, 0.23, 0.41]), np.array([0.29, 0.34, 0.09, 0.28]))
     odd, even = (data_balance(BLOCKS, targets, steps=k).table for k in (401, 400))
@@ -1001,7 +1001,7 @@ def complex_values(start, h, targets, steps):
     return np.array(values)
 
 
-@pytest.mark.statement("5.12m")
+@pytest.mark.statement("5.27")
 @pytest.mark.parametrize(("table", "h"), [(WIDE, F), (BLOCKS, BLOCKS_H)])
 def test_taylor_coefficients_are_bounded_in_k(table, h):
     rng, radius = np.random.default_rng(5121), 0.1
@@ -1026,7 +1026,7 @@ def test_taylor_coefficients_are_bounded_in_k(table, h):
         assert 0.85 < left[1] / left[2] / 2 ** (d + 1) < 1.15
 
 
-@pytest.mark.statement("5.12m")
+@pytest.mark.statement("5.27")
 def test_constant_of_the_bound():
     """The largest modulus of an even table over P, for entries of modulus 1/10, step by step."""
     off = np.exp(2j * np.pi * np.arange(360) / 360) / 10
@@ -1045,7 +1045,7 @@ def scaled_rest(table, h, n, result, steps, first=0):
     return n**3 * np.abs(found.mse - expected)[1:], n**2 * np.abs(found.biases - result.scaled_biases / n)[1:]
 
 
-@pytest.mark.statement("5.12n")
+@pytest.mark.statement("5.28")
 @pytest.mark.parametrize(
     ("table", "h", "sizes", "first"),
     [
@@ -1068,7 +1068,7 @@ def test_one_constant_for_all_steps(table, h, sizes, first):
         assert share.argmax() < 6 and share[-3:].max() < share.max() / 1.5
 
 
-@pytest.mark.statement("5.12n")
+@pytest.mark.statement("5.28")
 def test_order_and_constant_of_one_half_step():
     table = np.array([[0.35, 0.15], [0.10, 0.40]])
     row, within = table.sum(axis=1), (table * influence_function(table, H, 1) ** 2).sum(axis=1)
@@ -1078,7 +1078,7 @@ def test_order_and_constant_of_one_half_step():
     assert np.isclose(2 * far[0] - near[0], third, rtol=0.01)
 
 
-@pytest.mark.statement("5.12n")
+@pytest.mark.statement("5.28")
 def test_balancing_to_convergence():
     table = np.array([[0.35, 0.15], [0.10, 0.40]])
     c, limit = expansion(table, H, 20).constants[-1], limit_variance(table, H)
@@ -1091,7 +1091,7 @@ def crossing(profile, k, more):
     return (profile.constants[more] - profile.constants[k]) / gain
 
 
-@pytest.mark.statement("5.17")
+@pytest.mark.statement("5.6")
 def test_crossing():
     profile = expansion(P, H, 9)
     assert profile.constants[0] == 0 and np.isclose(30 * exact_mse(P, H, 30, 1).mse[0], profile.variances[0])
@@ -1106,7 +1106,7 @@ def test_crossing():
     assert [profile.best_steps(n) for n in (100, 197, 198, 896, 897)] == [1, 1, 3, 3, 5]
 
 
-@pytest.mark.statement("5.17")
+@pytest.mark.statement("5.6")
 def test_best_number_of_half_steps_exactly():
     best = {n: int(np.argmin(exact_mse(P, H, n, 5, cutoff=1e-10).mse)) for n in (203, 204, 930, 931)}
     assert best == {203: 1, 204: 3, 930: 3, 931: 5}
@@ -1191,7 +1191,7 @@ def claimed_by_odds(table):
     return (root + 1) / 2  # 1 / (1 - tau) with tau = (root - 1) / (root + 1)
 
 
-@pytest.mark.statement("5.12f")
+@pytest.mark.statement("5.20")
 @pytest.mark.parametrize("name", UNIFORM_LAWS)
 def test_contraction_constant(name):
     table, r = UNIFORM_LAWS[name], np.arange(1, 25)
@@ -1206,7 +1206,7 @@ def test_contraction_constant(name):
         assert values.sum() <= claimed_by_odds(table) * (1 + 1e-9)
 
 
-@pytest.mark.statement("5.12f")
+@pytest.mark.statement("5.20")
 def test_bounds_of_the_contraction_constant_are_needed():
     r = np.arange(1, 25)
     values = contraction_coefficients(SYMMETRIC, 300)
@@ -1235,7 +1235,7 @@ def largest_cell_error(tables, law):
     return np.abs(tables[:, cells] / law[cells] - 1).max(axis=1)
 
 
-@pytest.mark.statement("5.12g")
+@pytest.mark.statement("5.21")
 @pytest.mark.parametrize(("name", "n"), [("P", 3), ("P", 33), ("wide", 7), ("sparse", 12), ("blocks", 4)])
 def test_moments_of_the_largest_cell_error(name, n):
     table = UNIFORM_LAWS[name]
@@ -1250,7 +1250,7 @@ def test_moments_of_the_largest_cell_error(name, n):
     assert l_four(table, n + 1) < l_four(table, n) and l_six(table, n + 1) < l_six(table, n)
 
 
-@pytest.mark.statement("5.12g")
+@pytest.mark.statement("5.21")
 @pytest.mark.parametrize(("p", "n"), [(2e-4, 1), (1e-4, 2000), (5e-4, 1000), (0.001, 200_000)])
 def test_moments_are_sharp_for_one_small_cell(p, n):
     law, count = np.array([[1 - p, p]]), np.arange(n + 1)
@@ -1259,7 +1259,7 @@ def test_moments_are_sharp_for_one_small_cell(p, n):
     assert 0.99 < n**3 * (weights @ errors**6) / l_six(law, n) <= 1
 
 
-@pytest.mark.statement("5.12g")
+@pytest.mark.statement("5.21")
 def test_exponent_of_the_cells():
     p, n = 1e-4, 2 * 10**8
     for sign, above in ((1, 1.06), (-1, 1.25)):
@@ -1305,7 +1305,7 @@ def hard_cases():
                 yield law, signs
 
 
-@pytest.mark.statement("5.12h")
+@pytest.mark.statement("5.22")
 def test_all_corrections_together():
     shares, single = [], []
     for law, signs in hard_cases():
@@ -1321,7 +1321,7 @@ def test_all_corrections_together():
     assert 0.799 < max(shares) <= 1 and 0.99 < max(single) <= 1 + 1e-9
 
 
-@pytest.mark.statement("5.12h")
+@pytest.mark.statement("5.22")
 def test_corrections_on_a_staircase_need_the_constant():
     law = STAIRCASE
     gamma = contraction_constant(law)
@@ -1350,7 +1350,7 @@ def claimed_remainders(size, gamma):
     return np.array([28 * (gamma * size) ** 2, 12 * (gamma * size) ** 2, 375 * gamma**4 * size**3])
 
 
-@pytest.mark.statement("5.12i")
+@pytest.mark.statement("5.23")
 def test_constants_of_the_remainder():
     ratio, big, small, sums = 13 * math.atanh(1 / 13), 5 / 4, 3 / 5, 5
     whole = big * sums + 14 / 13 * big**2 * sums**2 / 2
@@ -1363,7 +1363,7 @@ def test_constants_of_the_remainder():
     assert sums * ratio / 13 < 0.386 and error < 15.5 and factor < 31
 
 
-@pytest.mark.statement("5.12i")
+@pytest.mark.statement("5.23")
 @pytest.mark.parametrize("steps", [1, 2, 3, 9])
 def test_remainder_of_the_worst_function(steps):
     for law, signs in hard_cases():
@@ -1372,7 +1372,7 @@ def test_remainder_of_the_worst_function(steps):
         assert np.all(densities(perturbed(law, signs, size), law, steps) <= claimed_remainders(size, gamma))
 
 
-@pytest.mark.statement("5.12i")
+@pytest.mark.statement("5.23")
 def test_orders_of_the_remainder():
     law, signs = np.outer([0.35, 0.65], [0.25, 0.75]), np.array([[1.0, -1.0], [-0.5, 0.3]])
     for law_, signs_ in ((law, signs), (SPARSE_LAW, np.array([[1.0, 0, -1], [-1, 0.5, 0]]))):
@@ -1391,7 +1391,7 @@ def sizes_of(law, h):
 
 
 def claimed_root(law, h, n, k):
-    """The three parts of (5.16m)."""
+    """The three parts of (5.48)."""
     (sigma0, width), gamma, cells = sizes_of(law, h), contraction_constant(law), law[law > 0]
     exponent = -n * cells.min() / (370 * gamma**4)
     chance = min(1.0, 2 * len(cells) * math.exp(exponent), 28561 * gamma**8 * l_four(law, n) / n**2)
@@ -1407,7 +1407,7 @@ def claimed_two_sided(law, h, n):
     return sigma0**2 * (first + gamma**4 * rest), 28561 * gamma**8 * width**2 * l_four(law, 1)
 
 
-@pytest.mark.statement("5.12j")
+@pytest.mark.statement("5.24")
 @pytest.mark.parametrize(("law", "h"), [(WIDE, F), (SPARSE_LAW, F), (FOUR_BY_FOUR, np.arange(16.0).reshape(4, 4) ** 2)])
 def test_uniform_bound_by_its_formulas(law, h):
     for n, k in product((3, 10**5, 10**9, 10**13), (1, 2, 7)):
@@ -1421,14 +1421,14 @@ def test_uniform_bound_by_its_formulas(law, h):
         assert np.isclose(bound.upper, min(square + R / n**2 + width**2 * chance, width**2), rtol=1e-9, atol=0)
 
 
-@pytest.mark.statement("5.12j")
+@pytest.mark.statement("5.24")
 def test_constants_of_the_uniform_bound():
     whole, form, third = claimed_remainders(1, 1)
     assert [2 * form, 2 * third, 2 * form * 13 + whole**2 + 13**2, 13**4] == [24, 750, 1265, 28561]
     assert 24 / 11 * 169 < 370 < 1.01 * 24 / 11 * 169
 
 
-@pytest.mark.statement("5.12j")
+@pytest.mark.statement("5.24")
 def test_parts_of_the_mean_squared_error():
     """Each part of the proof against its bound, where the event E has a fair probability."""
     law, h, n, k = np.full((2, 2), 0.25), np.array([[2.0, 0.0], [-1.0, 0.5]]), 300, 2
@@ -1456,13 +1456,13 @@ def test_parts_of_the_mean_squared_error():
 
 
 def claimed_limit(law, h, n, k):
-    """Right side of (5.16p)."""
+    """Right side of (5.51)."""
     limit, s = limit_variance(law, h), rate_and_least(law)[0]
     gap = balanced_variance(law, h, 0) - limit
     return limit / n + s ** (2 * (k - 1)) * gap / n + sum(claimed_two_sided(law, h, 1)) / n**2
 
 
-@pytest.mark.statement("5.12j")
+@pytest.mark.statement("5.24")
 @pytest.mark.parametrize(("law", "h", "sizes"), [(WIDE, F, (1, 6, 12)), (SPARSE_LAW, F, (2, 9, 30)), (P, H, (3, 50))])
 def test_uniform_bound_against_exact_values(law, h, sizes):
     (R, extra), far = claimed_two_sided(law, h, 1), expansion(law, h, 6)
@@ -1478,7 +1478,7 @@ def test_uniform_bound_against_exact_values(law, h, sizes):
         assert uniform_bound(law, h, int(n), k).lower <= mse <= uniform_bound(law, h, int(n), k).upper * (1 + 1e-12)
 
 
-@pytest.mark.statement("5.12j")
+@pytest.mark.statement("5.24")
 def test_uniform_bound_is_sharp_to_first_order():
     x, y = np.array([[1.0], [-1.0]]), np.array([[1.0, -1.0]])
     for k in range(1, 6):
@@ -1491,7 +1491,7 @@ def test_uniform_bound_is_sharp_to_first_order():
 
 
 def claimed_stopped(law, h, n, least):
-    """Right side of (5.16s)."""
+    """Right side of (5.54)."""
     (sigma0, width), gamma, limit = sizes_of(law, h), contraction_constant(law), max(limit_variance(law, h), 0)
     gap, root = math.sqrt(sigma0**2 - limit), math.sqrt(l_four(law, n))
     middle = rate_and_least(law)[0] ** (least - 1) * gap * root**0.5 / math.sqrt(n)
@@ -1500,11 +1500,11 @@ def claimed_stopped(law, h, n, least):
 
 
 def claimed_together(law, h, n):
-    """Right side of (5.16r)."""
+    """Right side of (5.53)."""
     return 784 * sizes_of(law, h)[0] ** 2 * contraction_constant(law) ** 4 * l_four(law, n) / n**2
 
 
-@pytest.mark.statement("5.12k")
+@pytest.mark.statement("5.25")
 @pytest.mark.parametrize(("law", "h"), [(P, H), (WIDE, F), (SPARSE_LAW, F)])
 def test_steps_chosen_from_the_data(law, h):
     sigma0, width = sizes_of(law, h)
@@ -1523,7 +1523,7 @@ def test_steps_chosen_from_the_data(law, h):
         assert math.sqrt(chance @ (errors[:, k0:] ** 2).max(axis=1)) <= claimed_stopped(law, h, n, k0)
 
 
-@pytest.mark.statement("5.12k")
+@pytest.mark.statement("5.25")
 def test_first_step_of_a_weakly_dependent_table():
     """With s = 0.04 and no limit variance nothing but the right exponent of s bounds the first-order error."""
     x, y = np.array([[1.0], [-1.0]]), np.array([[1.0, -1.0]])
@@ -1533,7 +1533,7 @@ def test_first_step_of_a_weakly_dependent_table():
         assert 0.3 < true / claimed_stopped(law, h, 1e30, k0) <= 1
 
 
-@pytest.mark.statement("5.12k")
+@pytest.mark.statement("5.25")
 def test_supremum_over_the_steps():
     law, h, n = np.full((2, 2), 0.25), np.array([[2.0, 0.0], [-1.0, 0.5]]), 250
     counts, chance = map(np.concatenate, zip(*count_tables(n, law, cutoff=1e-10), strict=True))
@@ -1545,7 +1545,7 @@ def test_supremum_over_the_steps():
 
 
 def claimed_normal(law, h, n, k):
-    """The three parts of (5.16t) and the least n / log n."""
+    """The three parts of (5.55) and the least n / log n."""
     psi, cells, gamma = influence_function(law, h, k), law[law > 0], contraction_constant(law)
     sigma = math.sqrt(np.sum(law * psi**2))
     one = 0.48 * np.sum(law * np.abs(psi) ** 3) / sigma**3
@@ -1561,7 +1561,7 @@ def kolmogorov(values, weights, sigma):
     return max(np.abs(upper - norm.cdf(grid)).max(), np.abs(upper - jumps - norm.cdf(grid)).max())
 
 
-@pytest.mark.statement("5.12l")
+@pytest.mark.statement("5.26")
 @pytest.mark.parametrize(("law", "h", "n"), [(P, H, 30), (SPARSE_LAW, F, 25), (WIDE, F, 9)])
 def test_normal_approximation(law, h, n):
     counts, chance = everything(n, law)
@@ -1577,7 +1577,7 @@ def test_normal_approximation(law, h, n):
             assert whole <= own + t * norm.pdf(0) + moved
 
 
-@pytest.mark.statement("5.12l")
+@pytest.mark.statement("5.26")
 def test_constants_of_the_normal_approximation():
     p = (4 - math.sqrt(10)) / 2
     for n in (900, 5000):
@@ -1605,7 +1605,7 @@ AGREEING = np.array([[0.48, 0.02], [0.02, 0.48]])
 INTERACTION = np.array([[1, -1], [-1, 1]]) / AGREEING
 
 
-@pytest.mark.statement("5.17a")
+@pytest.mark.statement("5.7")
 def test_below_the_efficiency_bound_with_three_observations():
     """By hand from the six kinds of samples, and by enumeration; both orders, by symmetry."""
     bound = 625 / 6
@@ -1622,7 +1622,7 @@ def test_below_the_efficiency_bound_with_three_observations():
             assert np.isclose(exact, stated, rtol=1e-12, atol=0)
 
 
-@pytest.mark.statement("5.17a")
+@pytest.mark.statement("5.7")
 def test_constants_below_the_efficiency_bound():
     claimed = [625 / 6, -219841 / 1250]
     assert np.allclose(expansion(AGREEING, INTERACTION, 2).constants[1:], claimed, rtol=1e-10, atol=0)

@@ -230,7 +230,7 @@ def on_a_line(table, t, rng):
         yield masses * (1 + t * (u - np.sum(masses * u)))
 
 
-@pytest.mark.statement("6.3a")
+@pytest.mark.statement("6.4")
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("kind", ["dependent", "blocks", "zero"])
 def test_one_expansion_for_every_number_of_half_steps(kind, first):
@@ -258,7 +258,7 @@ def test_one_expansion_for_every_number_of_half_steps(kind, first):
     assert sums[1].max() / 0.02**2 > 0.05
 
 
-@pytest.mark.statement("6.3a")
+@pytest.mark.statement("6.4")
 def test_limits_along_odd_and_even_half_steps():
     law, cut = np.zeros((5, 4)), ((slice(0, 2), slice(0, 2)), (slice(2, 5), slice(2, 4)))
     law[cut[0]] = [[0.1, 0.15], [0.2, 0.05]]
@@ -284,7 +284,7 @@ def test_limits_along_odd_and_even_half_steps():
     assert np.sum(tables[398] * h) == pytest.approx(np.sum(tables[399] * h), abs=1e-12)
 
 
-@pytest.mark.statement("6.3a")
+@pytest.mark.statement("6.4")
 @pytest.mark.parametrize("s", [0.5, 0.8])
 def test_rate_of_the_estimates_near_the_truth(s):
     law, h = dependent_table(2, s), np.array([[1.0, 0.2], [-0.5, 2.0]])
@@ -294,7 +294,7 @@ def test_rate_of_the_estimates_near_the_truth(s):
     np.testing.assert_allclose(changes[2:] / changes[:-2], s**2, rtol=0.03)
 
 
-@pytest.mark.statement("6.4")
+@pytest.mark.statement("6.5")
 @pytest.mark.parametrize("first", [0, 1])
 def test_remainder_is_free_of_the_number_of_half_steps(first):
     law, h, steps = np.array([[0.42, 0.08], [0.1, 0.4]]), np.array([[1, -1], [0.4, 2.0]]), 50
@@ -340,7 +340,7 @@ def test_remainder_is_free_of_the_number_of_half_steps(first):
     assert cubes[0] / cubes[1] == pytest.approx(8, rel=0.05)
 
 
-@pytest.mark.statement("6.4")
+@pytest.mark.statement("6.5")
 @pytest.mark.parametrize("first", [0, 1])
 def test_mean_squared_error_against_enumeration(first):
     law, h, move = np.array([[0.3, 0.1], [0.15, 0.45]]), np.array([[1, -2], [0.5, 3]]), np.array([0.3, -0.3])
@@ -371,7 +371,7 @@ def test_mean_squared_error_against_enumeration(first):
             assert 0.35 < odd[2][steps] / odd[0][steps] < 0.65
 
 
-@pytest.mark.statement("6.4")
+@pytest.mark.statement("6.5")
 def test_mean_squared_error_by_simulation_with_first_axis_one():
     n, draws, rng, squares = 2000, 20_000, np.random.default_rng(4), []
     for sign in (1, -1):
@@ -383,7 +383,7 @@ def test_mean_squared_error_by_simulation_with_first_axis_one():
     assert np.mean(squares) == pytest.approx(predicted, abs=4 * error + 0.03 * predicted)
 
 
-@pytest.mark.statement("6.5")
+@pytest.mark.statement("6.6")
 def test_break_even():
     targets = at(0.1)
     for steps, first in ((1, 0), (3, 1)):
@@ -412,7 +412,7 @@ def test_break_even():
         assert chi2 * break_even(p, a[:, None] - b, worst, 200) == pytest.approx(1 - s)
 
 
-@pytest.mark.statement("6.6")
+@pytest.mark.statement("6.7")
 @pytest.mark.parametrize("shape", [(2, 2), (3, 3), (2, 4), (4, 3)])
 def test_exact_condition_for_no_harm(shape):
     rng = np.random.default_rng(shape)
@@ -431,7 +431,7 @@ def test_exact_condition_for_no_harm(shape):
         assert break_even(p, h, near, 400) >= (1 - 1e-9) / formula
 
 
-@pytest.mark.statement("6.6")
+@pytest.mark.statement("6.7")
 def test_exact_condition_for_a_table_of_blocks():
     p = np.zeros((4, 4))
     p[:2, :2], p[2:, 2:] = [[0.2, 0.1], [0.05, 0.15]], [[0.1, 0.1], [0.2, 0.1]]
@@ -445,7 +445,7 @@ def test_exact_condition_for_a_table_of_blocks():
     assert break_even(p, worst, near, 400) == pytest.approx(1 / formula, rel=1e-6)
 
 
-@pytest.mark.statement("6.7")
+@pytest.mark.statement("6.8")
 def test_importance_weighting_to_first_order():
     targets, n = at(0.1), 3000
 
@@ -464,7 +464,7 @@ def test_importance_weighting_to_first_order():
         assert importance_mse(table, h, 1, (table.sum(axis=1), table.sum(axis=0))) == pytest.approx(variance_of)
 
 
-@pytest.mark.statement("6.7")
+@pytest.mark.statement("6.8")
 def test_importance_weighting_against_enumeration():
     law, h = np.array([[0.3, 0.1], [0.15, 0.45]]), np.array([[1, -2], [0.5, 3]])
     right, truth, values = (law.sum(axis=1), law.sum(axis=0)), np.sum(law * h), []
@@ -484,7 +484,7 @@ def test_importance_weighting_against_enumeration():
     assert to_infinity(values) == pytest.approx(formula, rel=1.5e-3)
 
 
-@pytest.mark.statement("6.7")
+@pytest.mark.statement("6.8")
 @settings(deadline=None, max_examples=30)
 @given(seeds, st.sampled_from([(3, 4), (4, 3), (3, 3)]))
 def test_importance_weighting_in_the_singular_basis(seed, shape):
@@ -502,7 +502,7 @@ def test_importance_weighting_in_the_singular_basis(seed, shape):
     assert variance(p, h) - importance_mse(p, h, 1, right) == pytest.approx(saved, rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.statement("6.8")
+@pytest.mark.statement("6.9")
 def test_expected_mass_of_importance_weighting():
     excess, law = [], np.array([[0.35, 0.15], [0.1, 0.4]])
     for n in (30, 60, 120):
@@ -521,7 +521,7 @@ def test_expected_mass_of_importance_weighting():
     assert masses.mean() == pytest.approx(limit, abs=4 * masses.std() / 200 + 0.005)
 
 
-@pytest.mark.statement("6.9")
+@pytest.mark.statement("6.10")
 @pytest.mark.parametrize(("steps", "first"), [(1, 0), (2, 1), (3, 0), (6, 1)])
 def test_unpaired_targets_by_numerical_derivatives(steps, first):
     n, auxiliary = 100, 250
@@ -538,7 +538,7 @@ def test_unpaired_targets_by_numerical_derivatives(steps, first):
         assert value == pytest.approx(exact, rel=1e-6)
 
 
-@pytest.mark.statement("6.9")
+@pytest.mark.statement("6.10")
 @pytest.mark.parametrize("kind", ["dependent", "blocks"])
 @pytest.mark.parametrize("kept", [0, 0.4])
 def test_error_beyond_first_order_is_free_of_the_number_of_half_steps(kind, kept):
@@ -576,7 +576,7 @@ def test_error_beyond_first_order_is_free_of_the_number_of_half_steps(kind, kept
     assert apart > 0.05 if kind == "blocks" else apart < 0.01
 
 
-@pytest.mark.statement("6.9")
+@pytest.mark.statement("6.10")
 def test_pooled_targets_are_posterior_means():
     counts, prior, worth = np.array([[3, 1, 0], [2, 2, 4]]), (np.array([0.3, 0.7]), np.array([0.2, 0.2, 0.6])), 5
     for axis, target in enumerate(pooled_targets(counts, prior, worth)):
@@ -597,7 +597,7 @@ def turning_point(p, f, steps):
     return noise / (variance(p, f) - variance(p, psi))
 
 
-@pytest.mark.statement("6.10")
+@pytest.mark.statement("6.11")
 def test_auxiliary_targets_for_a_table_of_blocks():
     p = np.kron(np.diag([0.3, 0.7]), [[0.4, 0.1], [0.1, 0.4]])
     svd, rng = markov_svd(p), np.random.default_rng(3)
@@ -609,7 +609,7 @@ def test_auxiliary_targets_for_a_table_of_blocks():
         assert 1 / 1.6 < turning_point(p, h, 200) < 2.5
 
 
-@pytest.mark.statement("6.10")
+@pytest.mark.statement("6.11")
 def test_auxiliary_targets_against_not_balancing():
     rng = np.random.default_rng(9)
     for _ in range(6):
@@ -642,7 +642,7 @@ def excess_over_plain(law, h, n, size, kept, steps, rng, draws=4000):
     return np.mean(excess, axis=1), 4 * np.std(excess, axis=1) / draws**0.5
 
 
-@pytest.mark.statement("6.10")
+@pytest.mark.statement("6.11")
 def test_order_of_the_errors_at_finite_n_for_every_number_of_half_steps():
     law, h, rng = LAW, LAW_H + np.array([[1.5], [-1.5]]), np.random.default_rng(20)
     turns = [turning_point(law, h, k) for k in range(1, 41)]
@@ -653,7 +653,7 @@ def test_order_of_the_errors_at_finite_n_for_every_number_of_half_steps():
         assert np.all(sign * mean > error)
 
 
-@pytest.mark.statement("6.11")
+@pytest.mark.statement("6.12")
 @pytest.mark.parametrize("s", [0.3, 0.95])
 def test_pooling_at_finite_n_for_every_large_number_of_half_steps(s):
     f, rng, threshold = np.array([1.0, -1.0]), np.random.default_rng(21), 1500 / 2500  # n = 1000, N = 500
@@ -663,7 +663,7 @@ def test_pooling_at_finite_n_for_every_large_number_of_half_steps(s):
     assert np.all((sign * mean > error)[30:])
 
 
-@pytest.mark.statement("6.11")
+@pytest.mark.statement("6.12")
 @pytest.mark.parametrize("auxiliary", [30, 300])
 def test_pooling_is_safe_up_to_the_threshold(auxiliary):
     n, rng = 100, np.random.default_rng(10)
@@ -680,7 +680,7 @@ def test_pooling_is_safe_up_to_the_threshold(auxiliary):
                 assert mse.pooled <= mse.plain
 
 
-@pytest.mark.statement("6.11")
+@pytest.mark.statement("6.12")
 def test_pooling_is_safe_for_tables_of_blocks():
     rng = np.random.default_rng(2)
     diagonal, blocks = np.diag([0.3, 0.7]), np.kron(np.diag([0.3, 0.7]), [[0.35, 0.15], [0.15, 0.35]])
@@ -692,7 +692,7 @@ def test_pooling_is_safe_for_tables_of_blocks():
     assert mse.pooled == pytest.approx(mse.plain / 2)
 
 
-@pytest.mark.statement("6.12")
+@pytest.mark.statement("6.13")
 @pytest.mark.parametrize(("steps", "first"), [(1, 0), (2, 1), (3, 0), (6, 1)])
 @pytest.mark.parametrize("auxiliary", [40, 250])
 def test_margins_of_one_survey(steps, first, auxiliary):
@@ -711,7 +711,7 @@ def test_margins_of_one_survey(steps, first, auxiliary):
     assert saved == pytest.approx(auxiliary / (n + auxiliary) * gain)
 
 
-@pytest.mark.statement("6.12")
+@pytest.mark.statement("6.13")
 def test_when_the_margins_of_one_survey_pay():
     rng = np.random.default_rng(10)
 
@@ -745,7 +745,7 @@ def test_when_the_margins_of_one_survey_pay():
         assert mse.ridge == pytest.approx(best, rel=1e-6)
 
 
-@pytest.mark.statement("6.12")
+@pytest.mark.statement("6.13")
 def test_margins_of_one_survey_by_simulation():
     n, auxiliary, draws, rng = 1000, 1500, 20_000, np.random.default_rng(4)
     pairs, survey = (rng.multinomial(size, LAW.ravel(), draws).reshape(-1, *LAW.shape) for size in (n, auxiliary))
@@ -764,7 +764,7 @@ def people_needed(p, f, k):
     return np.sum(p * (f - psi) ** 2) - np.sum(p * (f - psi)) ** 2, variance(p, f) - variance(p, psi), psi
 
 
-@pytest.mark.statement("6.12a")
+@pytest.mark.statement("6.14")
 @pytest.mark.parametrize("s", [0.3, 0.7, 0.95])
 @pytest.mark.parametrize("steps", range(2, 9))
 def test_range_of_the_survey_that_pays(s, steps):
@@ -796,7 +796,7 @@ def test_range_of_the_survey_that_pays(s, steps):
         assert (1 - nearly**steps) / (1 - nearly ** (steps - 1)) > 0.999 * steps / (steps - 1)
 
 
-@pytest.mark.statement("6.12a")
+@pytest.mark.statement("6.14")
 def test_range_of_the_survey_that_pays_for_larger_tables():
     rng = np.random.default_rng(8)
     blocks = np.zeros((3, 3))
@@ -817,7 +817,7 @@ def test_range_of_the_survey_that_pays_for_larger_tables():
                     assert low * (1 - 1e-9) <= taken / gain <= high * (1 + 1e-9)
 
 
-@pytest.mark.statement("6.12a")
+@pytest.mark.statement("6.14")
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("auxiliary", [40, 900])
 def test_best_share_with_the_margins_of_one_survey(steps, auxiliary):
@@ -844,7 +844,7 @@ def test_best_share_with_the_margins_of_one_survey(steps, auxiliary):
     assert n * unpaired_mse(p, h, n, auxiliary, steps, one_survey=True).pooled == pytest.approx(pooled, rel=1e-6)
 
 
-@pytest.mark.statement("6.12a")
+@pytest.mark.statement("6.14")
 def test_a_best_share_below_zero():
     p, s = np.array([[1.9, 0.1], [0.1, 1.9]]) / 4, 0.9
     h = s * np.array([[1.0], [-1.0]]) - np.array([1.0, -1.0])  # the worst for an odd number of half-steps
@@ -855,7 +855,7 @@ def test_a_best_share_below_zero():
     assert values[0] < values[1] < values[2]
 
 
-@pytest.mark.statement("6.13")
+@pytest.mark.statement("6.15")
 def test_pooling_can_lose():
     f = np.array([-0.5, 0, 0.5])
     p, h, n = dependent_table(3, 0.9), f[:, None] - f, 400
@@ -875,7 +875,7 @@ def test_pooling_can_lose():
         assert squares.mean() == pytest.approx(value, abs=4 * squares.std() / 100 + 0.04 * value)
 
 
-@pytest.mark.statement("6.13")
+@pytest.mark.statement("6.15")
 def test_pooling_can_lose_in_whatever_order_the_limits_are_taken():
     f, limits = np.array([-0.5, 0, 0.5]), (1 / 3, 11 / 120)
     p, h, rng = dependent_table(3, 0.9), f[:, None] - f, np.random.default_rng(6)
@@ -888,7 +888,7 @@ def test_pooling_can_lose_in_whatever_order_the_limits_are_taken():
             assert squares.std() / 4000**0.5 < 0.03 * limit
 
 
-@pytest.mark.statement("6.14")
+@pytest.mark.statement("6.16")
 @settings(deadline=None, max_examples=15)
 @given(seeds, st.floats(0.05, 0.98))
 def test_ridge_is_the_best_linear_rule(seed, weight):
@@ -913,7 +913,7 @@ def test_ridge_is_the_best_linear_rule(seed, weight):
     assert mse.ridge < min(mse[:3])
 
 
-@pytest.mark.statement("6.14")
+@pytest.mark.statement("6.16")
 @pytest.mark.parametrize("shape", [(3, 4), (4, 2)])
 def test_best_linear_rule_of_any_shape(shape):
     rng = np.random.default_rng(shape)
@@ -922,7 +922,7 @@ def test_best_linear_rule_of_any_shape(shape):
     weight = auxiliary / (n + auxiliary)
     right, f, g = (p.sum(axis=1), p.sum(axis=0)), rng.normal(size=m), rng.normal(size=shape[1])
 
-    def rule(pairs, x, y):  # (6.23), as a table that is summed
+    def rule(pairs, x, y):  # (6.28), as a table that is summed
         return pairs * (h - f[:, None] - g) + (x * f)[:, None] / shape[1] + y * g / m
 
     own = variance(right[0], f) + variance(right[1], g)
@@ -947,7 +947,7 @@ def test_best_linear_rule_of_any_shape(shape):
     assert n * unpaired_mse(p, h, n, auxiliary, 2).ridge == pytest.approx(formula, rel=1e-9)
 
 
-@pytest.mark.statement("6.15")
+@pytest.mark.statement("6.17")
 @pytest.mark.parametrize("first", [0, 1])
 def test_unbalanced_steps_attain_the_best_linear_rule(first):
     n, auxiliary = 100, 60
@@ -965,7 +965,7 @@ def test_unbalanced_steps_attain_the_best_linear_rule(first):
     assert exact == pytest.approx(unpaired_mse(LAW, LAW_H, n, auxiliary, 1).ridge, rel=1e-6)
 
 
-@pytest.mark.statement("6.15")
+@pytest.mark.statement("6.17")
 @pytest.mark.parametrize("exponent", [0.3, 0.6, 0.9])
 def test_rate_of_unbalanced_steps(exponent):
     p, _, (x, y) = random_case(np.random.default_rng(13), 2, 3)
@@ -983,7 +983,7 @@ def test_rate_of_unbalanced_steps(exponent):
     np.testing.assert_allclose(soft_balance(p, (x, y), exponent, steps=800), table / table.sum(), atol=1e-12)
 
 
-@pytest.mark.statement("6.15")
+@pytest.mark.statement("6.17")
 def test_unbalanced_steps_minimize_the_sum_of_divergences():
     def divergence(a, b):
         return np.sum(a * np.log(a / b) - a + b)
@@ -1006,7 +1006,7 @@ def test_unbalanced_steps_minimize_the_sum_of_divergences():
     np.testing.assert_allclose(soft_balance(p, (x, y), weight, steps=400), best / best.sum(), atol=1e-5)
 
 
-@pytest.mark.statement("6.16")
+@pytest.mark.statement("6.18")
 @settings(deadline=None, max_examples=20)
 @given(seeds, st.floats(0.2, 1))
 def test_partial_steps_end_at_the_hard_constraint(seed, weight):
@@ -1025,7 +1025,7 @@ def test_partial_steps_end_at_the_hard_constraint(seed, weight):
         assert np.abs(soft_balance(start, targets, weight, steps=400) - hard).max() > 1e-5
 
 
-@pytest.mark.statement("6.16")
+@pytest.mark.statement("6.18")
 def test_partial_steps_on_a_table_with_empty_cells():
     start, goal = np.array([[0.2, 0.1, 0], [0, 0.3, 0.4]]), np.array([[0.1, 0.3, 0], [0, 0.1, 0.5]])
     targets = goal.sum(axis=1), goal.sum(axis=0)
@@ -1036,7 +1036,7 @@ def test_partial_steps_on_a_table_with_empty_cells():
         np.testing.assert_allclose(running, hard, atol=1e-9)
 
 
-@pytest.mark.statement("6.17")
+@pytest.mark.statement("6.19")
 @settings(deadline=None, max_examples=25)
 @given(seeds)
 def test_no_targets_are_slow(seed):
@@ -1063,7 +1063,7 @@ def test_no_targets_are_slow(seed):
     assert markov_svd(limit).singular_values[1] == pytest.approx(np.tanh(odds / 4), abs=1e-9)
 
 
-@pytest.mark.statement("6.18")
+@pytest.mark.statement("6.20")
 def test_misspecified_support():
     p, h, q = dependent_table(3, 0.4), np.arange(9.0).reshape(3, 3) ** 1.5, 0.1
     third = np.ones(3) / 3
