@@ -746,6 +746,7 @@ def test_explicit_bound_implies_the_bound_of_the_paper():
             rmse, square = paper_sides(table, h, constant, n, k)
             assert explicit_bound(table, h, n, k).rmse <= rmse * (1 + 1e-12)
             assert rmse**2 <= square * (1 + 1e-12)
+            assert np.isclose(quadratic_bound(table, h, n, k).rmse, rmse, rtol=1e-8, atol=0)
 
 
 @pytest.mark.statement("5.15")
@@ -899,6 +900,17 @@ def test_rate_of_the_constant():
         assert np.all(share[6:35] <= share[1:6].max())
         settled = (distance / rate)[14:35:2]
         assert np.all((settled > 0.3) & (settled < 0.5))
+
+
+@pytest.mark.statement("5.5")
+def test_rate_is_the_largest_singular_value_below_one():
+    """Two blocks, with the singular values 1, 1, 0.492 and 0.12."""
+    table, k = np.zeros((4, 4)), np.arange(41)
+    table[:2, :2], table[2:, 2:] = 0.3 * P.T, 0.7 * np.array([[0.28, 0.22], [0.22, 0.28]])
+    s, result = below_one(table), expansion(table, np.kron(np.eye(2), H.T), 40, first=1)
+    for values in (result.constants, result.scaled_biases):
+        settled = (np.abs(values - values[-1]) / s**k)[14:35:2]
+        assert settled.min() > 0.1 and settled.max() < 1.35 * settled.min()
 
 
 @pytest.mark.statement("5.5")
