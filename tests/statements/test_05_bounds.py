@@ -651,6 +651,15 @@ def test_contraction_bound_where_it_says_something(k, n, factor):
     assert not bound.vacuous and np.sqrt(drawn.mse[k]) < bound.rmse < factor * np.sqrt(drawn.mse[k])
 
 
+LONE = np.array([[0.4, 0.4, 0.0005], [0.1, 0.05, 0.0495]])  # one rare cell
+TWIST = np.array([[0, 1, -1], [0, -1, 1]]) / LONE  # a function of it that no centering changes
+
+
+def squared(first_order, sigma, a, n):
+    """The second right side of (5.35)."""
+    return first_order**2 + (2 * sigma * a + a * a) / n**1.5
+
+
 def all_sizes(table, h, delta):
     """A_1 and A_2 of Corollary 5.19; the suprema are reached early."""
     tau = math.tanh(largest_log_odds_ratio(table) / 4 + math.atanh(delta))
@@ -664,7 +673,7 @@ def all_sizes(table, h, delta):
 
 
 @pytest.mark.statement("5.19")
-@pytest.mark.parametrize(("table", "h"), [(P, H), (WIDE, F), (np.outer([0.3, 0.7], [0.4, 0.6]), H)])
+@pytest.mark.parametrize(("table", "h"), [(P, H), (WIDE, F), (np.outer([0.3, 0.7], [0.4, 0.6]), H), (LONE, TWIST)])
 @pytest.mark.parametrize("delta", [0.1, 0.25])
 def test_one_constant_for_every_size_and_number(table, h, delta):
     a1, a2, largest, spread, tau, k4 = all_sizes(table, h, delta)
@@ -675,7 +684,10 @@ def test_one_constant_for_every_size_and_number(table, h, delta):
         assert n * bound.remainder <= a1 and n * bound.rare_event <= a2
         total, a = bound.rmse, a1 + a2
         assert total <= bound.first_order + a / n
-        assert total**2 <= bound.first_order**2 + (2 * sigma * a + a * a) / n**1.5
+        assert total**2 <= squared(bound.first_order, sigma, a, n)
+    assert math.isclose(squared(sigma, sigma, a, 1), (sigma + a) ** 2, rel_tol=1e-12)
+    if table is LONE:
+        assert largest > 0.97 * sigma / table.min() ** 0.5
     # the sum over all steps, with every g_j as large as it can be, is the constant
     gammas = [1, *((1 + tau) * tau**i for i in range(600))]
     sums = sum(gammas) * 8 / 3 * k4**0.25 * spread + sum(gammas[1:]) * 8 / 3 * 16 / 3 * largest * k4**0.5 / (1 - tau)
@@ -1230,6 +1242,10 @@ def l_six(table, n):
     return sum((15 * (1 - p) ** 3 + 25 * (1 - p) ** 2 / (n * p) + (1 - p) / (n * p) ** 2) / p**3 for p in cells)
 
 
+def markov(table, n, delta):
+    return l_four(table, n) / (delta**4 * n**2)
+
+
 def largest_cell_error(tables, law):
     cells = law > 0
     return np.abs(tables[:, cells] / law[cells] - 1).max(axis=1)
@@ -1246,12 +1262,12 @@ def test_moments_of_the_largest_cell_error(name, n):
     for delta in (0.1, 0.25):
         tail = chance @ (errors > delta)
         assert tail <= 2 * np.sum(table > 0) * math.exp(-n * 11 / 24 * table[table > 0].min() * delta**2)
-        assert tail <= l_four(table, n) / (delta**4 * n**2)
+        assert tail <= markov(table, n, delta)
     assert l_four(table, n + 1) < l_four(table, n) and l_six(table, n + 1) < l_six(table, n)
 
 
 @pytest.mark.statement("5.21")
-@pytest.mark.parametrize(("p", "n"), [(2e-4, 1), (1e-4, 2000), (5e-4, 1000), (0.001, 200_000)])
+@pytest.mark.parametrize(("p", "n"), [(2e-4, 1), (1e-4, 2000), (5e-4, 1000), (0.001, 200_000), (0.15, 80_000)])
 def test_moments_are_sharp_for_one_small_cell(p, n):
     law, count = np.array([[1 - p, p]]), np.arange(n + 1)
     errors, weights = np.abs(count / (n * p) - 1), binom.pmf(count, n, p)
@@ -1267,6 +1283,10 @@ def test_exponent_of_the_cells():
         tail = -(binom.logsf(int(edge), n, p) if sign > 0 else binom.logcdf(math.ceil(edge) - 1, n, p))
         exponent = 11 / 384 * n * p
         assert 1 < tail / exponent < above
+    # where Markov's inequality is within a factor 10 of the truth
+    n, delta = 10_000, 0.022
+    tail = 2 * binom.cdf(math.ceil((1 - delta) * n / 2) - 1, n, 0.5)
+    assert 0.1 * markov(np.full((1, 2), 0.5), n, delta) < tail <= markov(np.full((1, 2), 0.5), n, delta)
 
 
 def flow(start, law, steps):
