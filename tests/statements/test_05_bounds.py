@@ -1242,6 +1242,11 @@ def l_six(table, n):
     return sum((15 * (1 - p) ** 3 + 25 * (1 - p) ** 2 / (n * p) + (1 - p) / (n * p) ** 2) / p**3 for p in cells)
 
 
+def chernoff(table, n, delta):
+    cells = table[table > 0]
+    return 2 * len(cells) * math.exp(-11 / 24 * n * cells.min() * delta**2)
+
+
 def markov(table, n, delta):
     return l_four(table, n) / (delta**4 * n**2)
 
@@ -1261,8 +1266,7 @@ def test_moments_of_the_largest_cell_error(name, n):
         assert 0.1 < chance @ errors**power / bound <= 1
     for delta in (0.1, 0.25):
         tail = chance @ (errors > delta)
-        assert tail <= 2 * np.sum(table > 0) * math.exp(-n * 11 / 24 * table[table > 0].min() * delta**2)
-        assert tail <= markov(table, n, delta)
+        assert tail <= min(chernoff(table, n, delta), markov(table, n, delta))
     assert l_four(table, n + 1) < l_four(table, n) and l_six(table, n + 1) < l_six(table, n)
 
 
@@ -1281,7 +1285,7 @@ def test_exponent_of_the_cells():
     for sign, above in ((1, 1.06), (-1, 1.25)):
         edge = (1 + sign / 4) * n * p
         tail = -(binom.logsf(int(edge), n, p) if sign > 0 else binom.logcdf(math.ceil(edge) - 1, n, p))
-        exponent = 11 / 384 * n * p
+        exponent = -math.log(chernoff(np.array([[p, 1 - p]]), n, 1 / 4) / 4)
         assert 1 < tail / exponent < above
     # where Markov's inequality is within a factor 10 of the truth
     n, delta = 10_000, 0.022
