@@ -1034,7 +1034,8 @@ def test_taylor_coefficients_are_bounded_in_k(table, h):
         assert np.abs(taylor[i][25:]).max() < 1.01 * np.abs(taylor[i][:25]).max()
     for d in (1, 2, 3):
         left = [np.abs(value(z) - sum(z**i * taylor[i] for i in range(d + 1))).max() for z in (0.05, 0.004, 0.002)]
-        assert left[0] <= 2 * top * (0.05 / radius) ** (d + 1)
+        for z, rest in zip((0.05, 0.004, 0.002), left, strict=True):
+            assert rest <= 2 * top * (z / radius) ** (d + 1)
         assert 0.85 < left[1] / left[2] / 2 ** (d + 1) < 1.15
 
 
@@ -1091,10 +1092,25 @@ def test_order_and_constant_of_one_half_step():
 
 
 @pytest.mark.statement("5.28")
+def test_rests_settle():
+    """With another constant of order n^-2, or another bias, they would grow with n."""
+    table = np.array([[0.25, 0.25], [0.0, 0.5]])
+    result = expansion(table, H, 16)
+    for near, far in zip(*(scaled_rest(table, H, n, result, 16) for n in (200, 400)), strict=True):
+        assert np.abs(far - near).max() < 0.05 * near.max()
+    near, far = (rest_at_convergence(np.array([[0.27, 0.23], [0.23, 0.27]]), n, 30) for n in (80, 100))
+    assert 0.94 * near < far < near
+
+
+def rest_at_convergence(table, n, steps):
+    c, limit = expansion(table, H, 20).constants[-1], limit_variance(table, H)
+    return n**3 * (exact_mse(table, H, n, steps, cutoff=1e-13).mse[-1] - limit / n - c / n**2)
+
+
+@pytest.mark.statement("5.28")
 def test_balancing_to_convergence():
     table = np.array([[0.35, 0.15], [0.10, 0.40]])
-    c, limit = expansion(table, H, 20).constants[-1], limit_variance(table, H)
-    sup = max(n**3 * abs(exact_mse(table, H, n, 250).mse[-1] - limit / n - c / n**2) for n in (10, 20))
+    sup = max(abs(rest_at_convergence(table, n, 250)) for n in (10, 20))
     assert sup < 1.3 * 20**3 * np.abs(exact_mse(table, H, 20, 20).mse - expansion(table, H, 20).mse(20)).max()
 
 
@@ -1226,7 +1242,11 @@ def test_bounds_of_the_contraction_constant_are_needed():
     assert np.allclose(values.sum(), [claimed_by_odds(SYMMETRIC), claimed_constant(SYMMETRIC)])
     stairs = contraction_constant((np.eye(12) + np.eye(12, k=1)) / 23)
     assert 0.5 < stairs / claimed_constant((np.eye(12) + np.eye(12, k=1)) / 23) <= 1
-    assert stairs > 1 + 1 / (1 - rate_and_least((np.eye(12) + np.eye(12, k=1)) / 23)[0])
+    # a staircase of 15 cells, each step to the end a thousandth: Gamma_1, ..., Gamma_6 are nearly 1
+    peak = np.zeros((8, 8))
+    for i in range(15):
+        peak[i // 2, (i + 1) // 2] = 1000.0 ** -abs(i - 7)
+    assert 0.7 < contraction_constant(peak) / claimed_constant(peak / peak.sum()) < 1
     tiny = UNIFORM_LAWS["tiny"]
     assert contraction_constant(tiny) < 2.5 and claimed_by_odds(tiny) > 20
     for table in (np.outer(*marginals(WIDE)), np.diag([0.2, 0.3, 0.5]), np.full((1, 4), 0.25)):
@@ -1343,6 +1363,24 @@ def test_all_corrections_together():
                 assert np.abs(found[0]).max() <= 2 * xi
                 single += [np.abs(f).max() / w for f, w in zip(found[1:], omega[1:], strict=True) if w > 1e-12]
     assert 0.799 < max(shares) <= 1 and 0.99 < max(single) <= 1 + 1e-9
+
+
+@pytest.mark.statement("5.22")
+def test_recursion_put_together():
+    """The bound of the sum from its terms, one by one; the odd steps correct, and only early ones."""
+    xi, omega, decay_of = 0.15, [0.3, *[0.0, 0.012] * 60, *[0.0] * 200], 0.6
+    sums = [2 * xi]
+    for j in range(2, len(omega) + 1):
+        sums.append(2 * xi * (decay_of ** (j - 1) + decay_of ** (j - 2)))
+        for i in range(1, min(j, 122)):
+            same = sum(omega[a - 1] for a in range(1, i) if (i - a) % 2 == 0)
+            error = omega[i - 1] * (omega[i - 1] / 8 + 2 * (2 * xi + same) / 4)
+            sums[-1] += decay_of ** (j - 1 - i) * error
+    share = sum(sums) / claimed_step(sum(omega[:-1]), xi, 1 / (1 - decay_of))
+    assert 0.98 < share <= 1
+    rest = math.atanh(1 / 13)
+    room = 4 + 5 * rest + 25 / 4 * rest
+    assert 0.97 * claimed_total(1, 1) < room <= claimed_total(1, 1)
 
 
 @pytest.mark.statement("5.22")
