@@ -1104,7 +1104,7 @@ def test_rests_settle():
 
 def rest_at_convergence(table, n, steps):
     c, limit = expansion(table, H, 20).constants[-1], limit_variance(table, H)
-    return n**3 * (exact_mse(table, H, n, steps, cutoff=1e-13).mse[-1] - limit / n - c / n**2)
+    return (exact_mse(table, H, n, steps, cutoff=1e-13).mse[-1] - limit / n - c / n**2) * n**3
 
 
 @pytest.mark.statement("5.28")
@@ -1264,7 +1264,7 @@ def l_six(table, n):
 
 def chernoff(table, n, delta):
     cells = table[table > 0]
-    return 2 * len(cells) * math.exp(-11 / 24 * n * cells.min() * delta**2)
+    return 2 * len(cells) * math.exp(-n * cells.min() * delta**2 * 11 / 24)
 
 
 def markov(table, n, delta):
