@@ -104,7 +104,7 @@ def missing_probability(table: ArrayLike, n: int) -> float:
     signs = np.multiply.outer((-1.0) ** (m - rows.sum(axis=1)), (-1.0) ** (l - columns.sum(axis=1)))
     powers = np.minimum(rows @ joint @ columns.T, 1.0) ** checks.check_count(n, "n", least=1)
     signs[-1, -1] = 0
-    return float(np.clip(-np.sum(signs * powers), 0, 1))
+    return float(np.clip(-np.sum(signs * powers), 0, 1)) + 0.0
 
 
 @dataclass(frozen=True)
