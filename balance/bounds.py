@@ -152,8 +152,9 @@ class UniformBound(ErrorBound):
     constant_above : float
         :math:`R_+`: it is at most :math:`\sigma_k^2 / n + R_+ / n^2`.
     lower, upper : float
-        Bounds of the mean squared error: `upper` uses the better of the two bounds for the rare event. They are
-        cut at 0 and at the square of the oscillation.
+        Bounds of the mean squared error. They have :math:`L_4(n)` and :math:`L_6(n)` where R has their values at
+        n = 1, `upper` has the better of the two bounds for the rare event, and they are cut at 0 and at the square of
+        the oscillation.
     """
 
     gamma: float
@@ -175,9 +176,10 @@ def explicit_bound(table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first:
     Parameters
     ----------
     table, h, n, first
-        As in `exact_mse`.
+        As in `exact_mse`. A positive mass is at least 1e-50, and the range of h on the support 0 or from 1e-50 to
+        1e50.
     steps : int
-        Number k of half-steps, >= 1.
+        Number k of half-steps, from 1 to 20,000 (fewer for a table with more than 50,000 cells).
 
     Returns
     -------
@@ -218,7 +220,8 @@ def quadratic_bound(table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first
     .. math:: A = \frac83 K_4^{1/4} d + \frac{32}{9} G K_4^{1/2}
               + \frac{72}{e} \operatorname{osc}(h) \frac{\sqrt{2 (m + l)}}{p_*}
 
-    with :math:`K_4` and d at n = 1, and with the largest d and G over all k. It follows from `explicit_bound`, and
+    with :math:`K_4` and d at n = 1, and with the least upper bounds of d and G over all k, or (where the functions g
+    settle slowly) upper bounds of them. It follows from `explicit_bound`, and
     its square implies the bound of the paper, with k^4 for k^6 and without a condition on n.
 
     Parameters
@@ -279,6 +282,7 @@ def contraction_bound(
     Returns
     -------
     ErrorBound
+        `remainder` is infinite where :math:`1 - \tau` is lost in double precision.
 
     Raises
     ------
@@ -537,7 +541,7 @@ def _suprema(joint, h):
     values, support = markov_svd(joint).singular_values, joint > 0
     s, limit = float(max(values[values < 1], default=0.0)), limit_influence(joint, h)
     # after r centerings the distance from the limit is at most s^(r - 1) sigma_gap in L2(P)
-    gap = np.sqrt(max(balanced_variance(joint, h, 0) - balanced_variance(joint, limit, 0), 0) / joint[support].min())
+    gap = np.sqrt(balanced_variance(joint, h - limit, 0) / joint[support].min())
     enough = 1 if s == 0 else 1 + math.ceil(math.log(_SETTLED) / math.log(s))
     count = max(1, min(enough, _MOST_CENTERINGS, _MOST_NUMBERS // joint.size))
     functions = influence_functions(joint, h, count)[1:]

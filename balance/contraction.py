@@ -152,13 +152,17 @@ def _largest_below_one(joint):
     below = np.flatnonzero(svd.singular_values < 1)
     if not below.size:
         return 0.0, 1.0
-    s, alpha, beta = svd.singular_values[below], svd.alpha.T[below, :, None], svd.beta.T[below, None, :]
-    # 1 - s^2 = || beta - s alpha ||^2, term by term; a difference that is rounding counts as 0, which lowers 1 - s
-    differences = beta - s[:, None, None] * alpha
-    differences[np.abs(differences) < _ROUNDING * np.abs(beta)] = 0
-    widths = np.sum(joint * differences**2, axis=(1, 2))
-    gap = np.where(s > 0.5, widths / (1 + s), 1 - s).min()
-    return float(1 - gap), float(gap)
+    s = svd.singular_values[below[0]]
+    if s <= 0.5:
+        return float(s), float(1 - s)
+    gaps = []
+    for i in below[svd.singular_values[below] > s - 1e-6]:
+        # 1 - s^2 = || beta - s alpha ||^2, term by term; a difference that is rounding counts as 0, which lowers 1 - s
+        s, beta = svd.singular_values[i], svd.beta[:, i]
+        difference = beta - s * svd.alpha[:, [i]]
+        difference[np.abs(difference) < _ROUNDING * np.abs(beta)] = 0
+        gaps.append(np.sum(joint * difference**2) / (1 + s))
+    return float(1 - min(gaps)), float(min(gaps))
 
 
 def _coefficients(joint):

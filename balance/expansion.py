@@ -41,11 +41,12 @@ class Expansion:
     constants: NDArray[np.float64]
     scaled_biases: NDArray[np.float64]
 
-    def mse(self, n: int) -> NDArray[np.float64]:
+    def mse(self, n: float) -> NDArray[np.float64]:
         """Expanded mean squared error, shape (steps + 1,). It can be negative where n is small."""
         if not n > 0:
             raise ValueError(f"n = {n}: pass a number of observations > 0")
-        return self.variances / n + self.constants / float(n) ** 2
+        n = float(n)
+        return self.variances / n + self.constants / n**2
 
     def best_steps(self, n: int, *, within: float = 0.0) -> int:
         r"""Smallest number of half-steps whose expanded mean squared error is as good as the best, or nearly so.
