@@ -135,7 +135,8 @@ def contraction_constant(table: ArrayLike) -> float:
     # the coefficients after the r-th add up to at most `after` times Gamma_r
     after = 0.0
     if s > 0:
-        reach = np.log(1 / np.sqrt(2 * least)) / -np.log1p(-gap)
+        rate = -np.log1p(-gap) if s > 0.5 else -np.log(s)
+        reach = np.log(1 / np.sqrt(2 * least)) / rate
         after = float(max(reach, 0) + 1 + s / gap)
     count = min(_MOST_PRODUCTS, max(20, _MOST_TERMS // (joint.size * sum(joint.shape))))
     total = 0.0
