@@ -1,5 +1,7 @@
 """The expansion: all numbers of half-steps at once, the choice of one, and bad input."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -53,3 +55,13 @@ def test_expanded_error_refuses_n(n):
 def test_expanded_error_at_very_large_n():
     mse = expansion(P, H, 2).mse(10**30)
     assert mse.dtype == float and np.allclose(mse * 1e30, expansion(P, H, 2).variances, rtol=1e-12)
+
+
+def test_variances_of_many_half_steps_hold_two_functions_at_a_time():
+    table, h = np.random.default_rng(8).random((2, 60, 50)) + 0.1
+    tracemalloc.start()
+    variances = balanced_variances(table, h, 300)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # all functions of both orders would be 14 MB
+    assert peak < 2e6 and np.isclose(variances[300], balanced_variance(table, h, 300), rtol=1e-12, atol=0)
