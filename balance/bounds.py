@@ -14,13 +14,14 @@ accurate and not a bound. The exact value, a sum over all count tables, is in `b
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from balance._engine import checks
 from balance.contraction import contraction_coefficients, contraction_constant, largest_log_odds_ratio
-from balance.enumeration import exact_mse, mean_squared_error, simulated_mse
+from balance.enumeration import exact_mse, mean_squared_error, number_of_tables, simulated_mse
 from balance.expansion import Expansion, expansion, remainder_constant
 from balance.operators import markov_svd
 from balance.report import ErrorReport
@@ -49,11 +50,24 @@ __all__ = [
 
 # Inclusion and exclusion runs over all sets of rows and of columns: 2 to this power terms take about a second.
 _MOST_VALUES = 20
-# h is centered until it is this near to its limit, or has so many values in all; a bound stands for the rest.
+# h is centered until it is this near to its limit, or so often, or has so many values in all; a bound stands for the
+# rest.
 _SETTLED = 1e-12
+_MOST_CENTERINGS = 20_000
 _MOST_NUMBERS = 2_000_000
-# The expansion needs a table of the pairs of cells: 2,000 make 32 MB.
-_MOST_CELLS = 2000
+# Centerings of more numbers in all would take a minute.
+_MOST_CENTERED = 10**9
+# In a report: errors of all count tables and half-steps; entries of drawn tables through all half-steps; counts.
+_FEW_TABLES = 2_000_000
+_MOST_ERRORS = 20_000_000
+_MOST_WORK = 2 * 10**10
+_LEAST_SIZE = 400
+_MOST_DRAWN = 10**18
+# Sixth moments of a cell, fourth powers of h and squares of the bounds must be doubles.
+_LEAST_MASS = 1e-50
+_LEAST_RANGE, _MOST_RANGE = 1e-50, 1e50
+# Above this coefficient of Birkhoff, one minus it is rounding.
+_NO_CONTRACTION = 1 - 1e-9
 
 
 def missing_probability(table: ArrayLike, n: int) -> float:
@@ -90,7 +104,7 @@ def missing_probability(table: ArrayLike, n: int) -> float:
     signs = np.multiply.outer((-1.0) ** (m - rows.sum(axis=1)), (-1.0) ** (l - columns.sum(axis=1)))
     powers = np.minimum(rows @ joint @ columns.T, 1.0) ** checks.check_count(n, "n", least=1)
     signs[-1, -1] = 0
-    return float(np.clip(-np.sum(signs * powers), 0, 1))
+    return float(np.clip(-np.sum(signs * powers), 0, 1)) + 0.0
 
 
 @dataclass(frozen=True)
@@ -138,8 +152,9 @@ class UniformBound(ErrorBound):
     constant_above : float
         :math:`R_+`: it is at most :math:`\sigma_k^2 / n + R_+ / n^2`.
     lower, upper : float
-        Bounds of the mean squared error: `upper` uses the better of the two bounds for the rare event. They are
-        cut at 0 and at the square of the oscillation.
+        Bounds of the mean squared error. They have :math:`L_4(n)` and :math:`L_6(n)` where R has their values at
+        n = 1, `upper` has the better of the two bounds for the rare event, and they are cut at 0 and at the square of
+        the oscillation.
     """
 
     gamma: float
@@ -161,9 +176,10 @@ def explicit_bound(table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first:
     Parameters
     ----------
     table, h, n, first
-        As in `exact_mse`.
+        As in `exact_mse`. A positive mass is at least 1e-50, and the range of h on the support 0 or from 1e-50 to
+        1e50.
     steps : int
-        Number k of half-steps, >= 1.
+        Number k of half-steps, from 1 to 20,000 (fewer for a table with more than 50,000 cells).
 
     Returns
     -------
@@ -186,11 +202,8 @@ def explicit_bound(table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first:
     """
     joint, values, n, steps, first = _inputs(table, h, n, steps, first)
     masses, k4 = _masses(joint, n)
-    functions = influence_functions(joint, values, steps)
     largest, spread = 0.0, 0.0
-    for j in range(steps):
-        axis = (first + j) % 2
-        g = functions[steps - j, axis]
+    for g, axis in _centered(joint, values, steps, first):
         spread += _spread(joint, g, axis, n)
         largest = max(largest, np.abs(g[joint > 0]).max())
     remainder = 8 / 3 * k4**0.25 * spread + 32 / 9 * steps * (steps - 1) * largest * np.sqrt(k4)
@@ -207,7 +220,8 @@ def quadratic_bound(table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first
     .. math:: A = \frac83 K_4^{1/4} d + \frac{32}{9} G K_4^{1/2}
               + \frac{72}{e} \operatorname{osc}(h) \frac{\sqrt{2 (m + l)}}{p_*}
 
-    with :math:`K_4` and d at n = 1, and with the largest d and G over all k. It follows from `explicit_bound`, and
+    with :math:`K_4` and d at n = 1, and with the least upper bounds of d and G over all k, or (where the functions g
+    settle slowly) upper bounds of them. It follows from `explicit_bound`, and
     its square implies the bound of the paper, with k^4 for k^6 and without a condition on n.
 
     Parameters
@@ -268,6 +282,7 @@ def contraction_bound(
     Returns
     -------
     ErrorBound
+        `remainder` is infinite where :math:`1 - \tau` is lost in double precision.
 
     Raises
     ------
@@ -294,12 +309,13 @@ def contraction_bound(
         raise ValueError(f"delta = {delta}: choose a number above 0 and at most 1/4")
     deltas = np.array([delta]) if delta is not None else np.geomspace(0.25e-4, 0.25, 81)
     masses, k4 = _masses(joint, n)
-    axes = [(first + j) % 2 for j in range(steps)]
-    functions = influence_functions(joint, values, steps)
-    g = [functions[steps - j, axis] for j, axis in enumerate(axes)]
-    spreads = np.array([_spread(joint, f, axis, n) for f, axis in zip(g, axes, strict=True)])
-    largest, oscillation = np.abs(g).max(), np.ptp(values)
+    oscillation, sigma = np.ptp(values), _first_order(joint, values, n, steps, first)
     tau = np.tanh(largest_log_odds_ratio(joint) / 4)
+    if tau > _NO_CONTRACTION:
+        return ErrorBound(sigma, math.inf, float(oscillation), float(oscillation))
+    sizes = [(_spread(joint, g, axis, n), np.abs(g).max()) for g, axis in _centered(joint, values, steps, first)]
+    # from g_1 to g_k
+    spreads, largest = np.array(sizes)[::-1, 0], np.array(sizes)[:, 1].max()
     tau = (tau + deltas) / (1 + tau * deltas)
     # gamma_1 = 1, and then a geometric sequence, one row for each delta
     gammas = np.minimum(1, (1 + tau)[:, None] * tau[:, None] ** (np.arange(steps) - 1.0))
@@ -310,7 +326,6 @@ def contraction_bound(
     chance += 2 * len(masses) * np.exp(-11 / 24 * n * masses.min() * (1 - tau) ** 2 / 64)
     rare = oscillation * np.sqrt(np.minimum(chance, 1))
     best = np.argmin(remainders / n + rare)
-    sigma = _first_order(joint, values, n, steps, first)
     return ErrorBound(sigma, float(remainders[best] / n), float(rare[best]), float(oscillation))
 
 
@@ -348,28 +363,31 @@ def uniform_bound(table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first: 
     (False, True)
     """
     joint, values, n, steps, first = _inputs(table, h, n, steps, first)
-    p, gamma = joint[joint > 0], contraction_constant(joint)
+    p, gamma = joint[joint > 0], np.float64(contraction_constant(joint))
     sigma0, oscillation = np.sqrt(balanced_variance(joint, values, 0)), np.ptp(values[joint > 0])
     (l4, l6), (l4_one, l6_one) = _cell_moments(p, n), _cell_moments(p, 1)
-    # E is the event that every cell is right within a fraction 1 / (13 Gamma^2)
-    chernoff = 2 * p.size * np.exp(-n * p.min() / (370 * gamma**4))
-    markov = 28561 * gamma**8 * l4 / n**2
-    chance = min(chernoff, markov, 1.0)
-    # the first term comes from a single observation, whatever n is
-    constants = [
-        sigma0**2 * gamma**2 * (24 * np.sqrt(l4_one) + gamma**2 * (750 * np.sqrt(sixth) + 1265 * fourth))
-        for fourth, sixth in ((l4, l6), (l4_one, l6_one))
-    ]
-    above = constants[1] + 28561 * gamma**8 * oscillation**2 * l4_one
-    sigma = _first_order(joint, values, n, steps, first)
-    lower = sigma**2 - constants[0] / n**2
-    upper = sigma**2 + constants[0] / n**2 + oscillation**2 * chance
+    if not oscillation:
+        return UniformBound(0.0, 0.0, 0.0, 0.0, float(gamma), 0.0, 0.0, 0.0, 0.0)
+    with np.errstate(over="ignore"):
+        # E is the event that every cell is right within a fraction 1 / (13 Gamma^2)
+        chernoff = 2 * p.size * np.exp(-n * p.min() / (370 * gamma**4))
+        markov = 28561 * gamma**8 * l4 / n**2
+        chance = min(chernoff, markov, 1.0)
+        # the first term comes from a single observation, whatever n is
+        constants = [
+            sigma0**2 * gamma**2 * (24 * np.sqrt(l4_one) + gamma**2 * (750 * np.sqrt(sixth) + 1265 * fourth))
+            for fourth, sixth in ((l4, l6), (l4_one, l6_one))
+        ]
+        above = constants[1] + 28561 * gamma**8 * oscillation**2 * l4_one
+        sigma = _first_order(joint, values, n, steps, first)
+        lower = sigma**2 - constants[0] / n**2
+        upper = sigma**2 + constants[0] / n**2 + oscillation**2 * chance
     return UniformBound(
         first_order=sigma,
         remainder=float(28 * sigma0 * gamma**2 * np.sqrt(l4) / n),
         rare_event=float(oscillation * np.sqrt(chance)),
         oscillation=float(oscillation),
-        gamma=gamma,
+        gamma=float(gamma),
         constant=float(constants[1]),
         constant_above=float(above),
         lower=float(max(lower, 0.0)),
@@ -393,7 +411,8 @@ def error_report(
     table, h, n, steps, first
         As in `explicit_bound`.
     draws, seed
-        As in `simulated_mse`, used if there are more than two million count tables.
+        As in `simulated_mse`, used if there are more than two million count tables (fewer where there are many
+        half-steps: 20 million errors in all).
 
     Returns
     -------
@@ -402,7 +421,11 @@ def error_report(
     Raises
     ------
     ValueError
-        If an input is out of range.
+        If an input is out of range, or the simulation would take minutes.
+
+    References
+    ----------
+    Theorems 5.14, 5.18, 5.24 and 5.28, Corollary 5.15 of the book.
 
     Examples
     --------
@@ -418,12 +441,32 @@ def error_report(
       proved: uniform_bound                      says nothing here
     Use the exact error: every count table was enumerated.
     """
-    joint, values, n, steps, first = _inputs(table, h, n, steps, first)
-    drawn = mean_squared_error(joint, values, n, steps, first=first, draws=draws, seed=seed)
+    n, draws = checks.check_count(n, "n", least=1), checks.check_count(draws, "draws", least=2)
+    joint, values, _, steps, first = _inputs(table, h, n, steps, first)
+    tables = number_of_tables(n, int(np.count_nonzero(joint)))
+    few = tables <= _FEW_TABLES and tables * steps <= _MOST_ERRORS
+    if few:
+        drawn = exact_mse(joint, values, n, steps, first=first)
+    elif n <= _MOST_DRAWN and steps * max(joint.size, _LEAST_SIZE) * draws <= _MOST_WORK:
+        drawn = simulated_mse(joint, values, n, steps, first=first, draws=draws, seed=seed)
+    elif n > _MOST_DRAWN:
+        raise ValueError(
+            f"n = {n}: samples of more than {_MOST_DRAWN:.0e} are not drawn; use `expansion` and the bounds"
+        )
+    else:
+        raise ValueError(
+            f"draws = {draws}: so many tables of {joint.size:,} cells, {steps} half-steps each, would take minutes;"
+            f" pass draws={max(_MOST_WORK // (steps * max(joint.size, _LEAST_SIZE)), 2)} or fewer half-steps"
+        )
     error = float(np.sqrt(max(drawn.mse[steps], 0.0)))
-    spread = float(drawn.standard_errors[steps] / (2 * error)) if error else 0.0
-    few = np.count_nonzero(joint) <= _MOST_CELLS
-    second = expansion(joint, values, steps, first=first).mse(n)[steps] if few else -1.0
+    # of the root; where the mean square is no larger than its standard error, the root of that
+    spread = float(np.sqrt(error**2 + drawn.standard_errors[steps]) - error)
+    first_order = _first_order(joint, values, n, steps, first)
+    try:
+        second = first_order**2 + remainder_constant(joint, values, steps, first=first) / float(n) ** 2
+    except ValueError:
+        # too large a table, or too many half-steps
+        second = -1.0
     functions = [explicit_bound, quadratic_bound, contraction_bound, uniform_bound]
     if not joint.all():
         functions.remove(contraction_bound)
@@ -431,11 +474,11 @@ def error_report(
     return ErrorReport(
         n=n,
         steps=steps,
-        exact=not drawn.standard_errors.any(),
+        exact=few,
         error=error,
         standard_error=spread,
         plain=float(np.sqrt(balanced_variance(joint, values, 0) / n)),
-        first_order=bounds["uniform_bound"].first_order,
+        first_order=first_order,
         expanded=float(np.sqrt(second)) if second >= 0 else None,
         bounds=bounds,
         expected_least=float(n * _masses(joint, n)[0].min()),
@@ -444,12 +487,35 @@ def error_report(
 
 def _inputs(
     table: ArrayLike, h: ArrayLike, n: int, steps: int, first: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], int, int, int]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64], Any, int, int]:
+    """Return the law, h less its least value on the support and 0 off it, and the rest, checked."""
     joint, h = checks.as_law(table, h)
     steps, first = checks.check_count(steps, "steps"), checks.check_axis(first, 2, "first")
     if steps < 1:
         raise ValueError(f"steps = {steps}: the bound is for at least 1 half-step; without any it is sigma_0 / sqrt(n)")
-    return joint, h, checks.check_count(n, "n", least=1), steps, first
+    longest = min(_MOST_CENTERINGS, max(_MOST_CENTERED // joint.size, 1))
+    if steps > longest:
+        raise ValueError(f"steps = {steps}: at most {longest:,} half-steps are evaluated for {joint.size:,} cells")
+    support = joint > 0
+    if joint[support].min() < _LEAST_MASS:
+        cell = tuple(int(i) for i in np.argwhere(support & (joint < _LEAST_MASS))[0])
+        raise ValueError(f"cell {cell} has mass {joint[cell]:.3g}: set a mass below {_LEAST_MASS:g} to 0, or merge it")
+    least, most = h[support].min(), h[support].max()
+    if not (least == most or _LEAST_RANGE <= most / 2 - least / 2 <= _MOST_RANGE):
+        raise ValueError(
+            f"h ranges from {least:.6g} to {most:.6g}: multiply it by a number that brings its range near 1;"
+            " a root mean squared error is multiplied by the same number"
+        )
+    return joint, np.where(support, h - least, 0.0), float(checks.check_count(n, "n", least=1)), steps, first
+
+
+def _centered(joint, h, steps, first):
+    """Yield g_k, ..., g_1 with the axis of their half-step, one at a time: there may be many."""
+    marginals = [joint.sum(axis=1 - axis, keepdims=True) for axis in (0, 1)]
+    for j in range(steps - 1, -1, -1):
+        axis = (first + j) % 2
+        h = h - (joint * h).sum(axis=1 - axis, keepdims=True) / marginals[axis]
+        yield h, axis
 
 
 def _first_order(joint, h, n, steps, first):
@@ -458,7 +524,8 @@ def _first_order(joint, h, n, steps, first):
 
 def _masses(joint, n):
     """Return the masses of all values of X and Y, and K_4 of Lemma 5.13."""
-    masses = np.concatenate([joint.sum(axis=1), joint.sum(axis=0)])
+    # a sum that should be 1 may be rounded above it
+    masses = np.minimum(np.concatenate([joint.sum(axis=1), joint.sum(axis=0)]), 1.0)
     return masses, np.sum((3 * (1 - masses) ** 2 + (1 - masses) / (n * masses)) / masses**2)
 
 
@@ -474,9 +541,9 @@ def _suprema(joint, h):
     values, support = markov_svd(joint).singular_values, joint > 0
     s, limit = float(max(values[values < 1], default=0.0)), limit_influence(joint, h)
     # after r centerings the distance from the limit is at most s^(r - 1) sigma_gap in L2(P)
-    gap = np.sqrt(max(balanced_variance(joint, h, 0) - balanced_variance(joint, limit, 0), 0) / joint[support].min())
+    gap = np.sqrt(balanced_variance(joint, h - limit, 0) / joint[support].min())
     enough = 1 if s == 0 else 1 + math.ceil(math.log(_SETTLED) / math.log(s))
-    count = max(1, min(enough, _MOST_NUMBERS // joint.size))
+    count = max(1, min(enough, _MOST_CENTERINGS, _MOST_NUMBERS // joint.size))
     functions = influence_functions(joint, h, count)[1:]
     # what comes later differs from the limit by at most this; both sizes are norms
     tail, sizes = gap * s**count, [limit, np.ones(joint.shape)]

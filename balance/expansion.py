@@ -15,6 +15,12 @@ from balance.variance import balanced_variances, influence_functions
 
 __all__ = ["Expansion", "expansion", "remainder_constant"]
 
+# A table stands for each cell of the support: so many numbers are 40 MB, and a dozen such arrays are held.
+_MOST_NUMBERS = 5_000_000
+# Half-steps times numbers (a half-step takes no less than for a few thousand): about a minute.
+_MOST_WORK = 4 * 10**8
+_LEAST_WORK = 3000
+
 
 @dataclass(frozen=True, eq=False)
 class Expansion:
@@ -35,8 +41,11 @@ class Expansion:
     constants: NDArray[np.float64]
     scaled_biases: NDArray[np.float64]
 
-    def mse(self, n: int) -> NDArray[np.float64]:
-        """Expanded mean squared error, shape (steps + 1,)."""
+    def mse(self, n: float) -> NDArray[np.float64]:
+        """Expanded mean squared error, shape (steps + 1,). It can be negative where n is small."""
+        if not n > 0:
+            raise ValueError(f"n = {n}: pass a number of observations > 0")
+        n = float(n)
         return self.variances / n + self.constants / n**2
 
     def best_steps(self, n: int, *, within: float = 0.0) -> int:
@@ -59,7 +68,7 @@ class Expansion:
         Raises
         ------
         ValueError
-            If `within` is negative.
+            If `within` is negative or n is not positive.
 
         Examples
         --------
@@ -86,6 +95,16 @@ def expansion(table: ArrayLike, h: ArrayLike, steps: int, *, first: int = 0) -> 
     -------
     Expansion
 
+    Raises
+    ------
+    ValueError
+        If an input is out of range, or the table has too many cells (of the support, times all: 5 million) or there
+        are too many half-steps for a minute's work.
+
+    References
+    ----------
+    Theorems 5.3 and 5.28 of the book.
+
     Examples
     --------
     >>> result = expansion([[0.3, 0.1], [0.15, 0.45]], [[1, -2], [0.5, 3]], steps=3)
@@ -96,6 +115,7 @@ def expansion(table: ArrayLike, h: ArrayLike, steps: int, *, first: int = 0) -> 
     """
     joint, h = checks.as_law(table, h)
     steps, first = checks.check_count(steps, "steps"), checks.check_axis(first, 2, "first")
+    _check_size(joint, steps, steps * (steps + 1) // 2)
     functions = influence_functions(joint, h, steps)
     orders = [_second_order(joint, _sequence(functions, k, first)) for k in range(steps + 1)]
     return Expansion(balanced_variances(joint, h, steps, first), *np.array(orders).T)
@@ -115,6 +135,16 @@ def remainder_constant(table: ArrayLike, h: ArrayLike, steps: int, *, first: int
     -------
     float
 
+    Raises
+    ------
+    ValueError
+        As `expansion`, whose work grows with the square of the number of half-steps. That of one constant grows with
+        the number.
+
+    References
+    ----------
+    Theorem 5.3 of the book.
+
     Examples
     --------
     >>> round(remainder_constant([[0.3, 0.1], [0.15, 0.45]], [[1, -2], [0.5, 3]], steps=1), 6)
@@ -122,7 +152,23 @@ def remainder_constant(table: ArrayLike, h: ArrayLike, steps: int, *, first: int
     """
     joint, h = checks.as_law(table, h)
     steps, first = checks.check_count(steps, "steps"), checks.check_axis(first, 2, "first")
+    _check_size(joint, steps, steps)
     return _second_order(joint, _sequence(influence_functions(joint, h, steps), steps, first))[0]
+
+
+def _check_size(joint, steps, half_steps):
+    """Raise if the tables of all cells are too large, or too many to be taken through so many half-steps in all."""
+    numbers = np.count_nonzero(joint) * joint.size
+    if numbers > _MOST_NUMBERS:
+        raise ValueError(
+            f"a table of {joint.size:,} cells, {np.count_nonzero(joint):,} of them positive, is too large for the"
+            f" expansion: the product may be at most {_MOST_NUMBERS:,}; use simulated_mse"
+        )
+    if half_steps * max(numbers, _LEAST_WORK) > _MOST_WORK:
+        raise ValueError(
+            f"steps = {steps}: the expansion would take minutes for this table; pass fewer half-steps, or ask"
+            " remainder_constant for one number of them"
+        )
 
 
 def _sequence(functions, steps, first):
@@ -132,10 +178,10 @@ def _sequence(functions, steps, first):
 
 
 def _terms(joint, functions, directions):
-    """Return F_2 and F_3 of each direction (B, m, l), and the factors (R, G) of the form F_2 at each step."""
+    """Return F_2 and F_3 of each direction (B, m, l), and the matrix of the form F_2 on them."""
     # Lemma 5.2 with (5.5) and (5.6): q1 and q2 are the first and the second order of the table in 1 / sqrt(n)
     q1, q2 = directions, np.zeros_like(directions)
-    f2, f3, factors = 0.0, 0.0, []
+    f2, f3, form = 0.0, 0.0, 0.0
     for g, axis in functions:
         target = joint.sum(axis=1 - axis, keepdims=True)
         a1, a2 = (q.sum(axis=2 - axis, keepdims=True) / target for q in (q1, q2))
@@ -144,9 +190,9 @@ def _terms(joint, functions, directions):
         b1, b2 = ((q * g).sum(axis=2 - axis, keepdims=True) for q in (q1, q2))
         f2 = f2 + (r1 * b1).sum(axis=(1, 2))
         f3 = f3 + (r2 * b1 + r1 * b2).sum(axis=(1, 2))
-        factors.append([v.reshape(len(v), -1) for v in (r1, b1)])
+        form = form + r1.reshape(len(r1), -1) @ b1.reshape(len(b1), -1).T
         q1, q2 = q1 + r1 * joint, q2 + r1 * q1 + r2 * joint
-    return f2, f3, factors
+    return f2, f3, form
 
 
 def _second_order(joint, functions):
@@ -158,8 +204,7 @@ def _second_order(joint, functions):
     # the directions U_z = delta_z - P, and psi P, the covariance of psi(Z) with U_Z, in (5.8)
     psi = functions[0][0]
     drift = psi * joint
-    f2, _, factors = _terms(joint, functions, units)
-    form = sum(r @ b.T for r, b in factors)
+    f2, _, form = _terms(joint, functions, units)
     bias = weights @ f2
     # F_3 is cubic: at psi P + U and at psi P - U, less twice at psi P, the terms are left in which U stands twice
     _, plus, _ = _terms(joint, functions, drift + units)

@@ -39,8 +39,8 @@ class ErrorReport:
     first_order : float
         sigma_k / sqrt(n).
     expanded : float or None
-        Root of sigma_k^2 / n + c_k / n^2; None for a table with more than 2,000 cells in its support, and where
-        that sum is negative, as it can be when n is small.
+        Root of sigma_k^2 / n + c_k / n^2; None for a table, or a number of half-steps, that is too large for
+        `remainder_constant`, and where that sum is negative, as it can be when n is small.
     bounds : dict of str to `balance.bounds.ErrorBound`
         The bounds of this module, by the name of their function; `contraction_bound` only for a table without zeros.
     expected_least : float
@@ -68,10 +68,15 @@ class ErrorReport:
         """Which number to use, and why."""
         if self.exact:
             return "the exact error: every count table was enumerated"
-        if self.expanded is None or abs(self.expanded - self.error) > 2 * self.standard_error + 0.01 * self.error:
+        coarse = ""
+        if self.standard_error > 0.05 * self.error:
+            coarse = "; the simulation is coarse: pass more draws"
+        if self.expanded is None:
+            return f"the simulated error; the expansion is not available{coarse}"
+        if abs(self.expanded - self.error) > 2 * self.standard_error + 0.01 * self.error:
             rare = f": the rarest value is expected {self.expected_least:.3g} times" if self.expected_least < 20 else ""
-            return f"the simulated error; the expansion does not describe this n{rare}"
-        return "the expansion: the simulation agrees with it within its error and one percent"
+            return f"the simulated error; the expansion does not describe this n{rare}{coarse}"
+        return f"the expansion: the simulation agrees with it within two standard errors and one percent{coarse}"
 
     def __str__(self) -> str:
         how = "exact" if self.exact else f"simulated, standard error {self.standard_error:.2g}"

@@ -76,7 +76,8 @@ def influence_functions(table: ArrayLike, h: ArrayLike, steps: int) -> NDArray[n
     Returns
     -------
     ndarray, shape (steps + 1, 2, m, l)
-        Entry [r, a] is ``influence_function(table, h, r, first=a)``.
+        Entry [r, a] is ``influence_function(table, h, r, first=a)``. All are held: for many half-steps of a large
+        table call `influence_function` for one number of them, or `balanced_variances`.
 
     Raises
     ------
@@ -149,9 +150,9 @@ def balanced_variances(table: ArrayLike, h: ArrayLike, steps: int, first: int = 
     >>> balanced_variances([[6, 2], [3, 9]], [[1, -2], [0.5, 3]], 2).round(4).tolist()
     [2.4619, 1.3781, 1.5332]
     """
-    joint, first = checks.as_law(table, h)[0], checks.check_axis(first, 2, "first")
-    functions = influence_functions(joint, h, steps)[:, first].reshape(-1, joint.size)
-    return (functions - functions @ joint.reshape(-1, 1)) ** 2 @ joint.ravel()
+    (joint, values), first = checks.as_law(table, h), checks.check_axis(first, 2, "first")
+    levels = _levels(joint, values, checks.check_count(steps, "steps"))
+    return np.array([_variance(joint, level[first]) for level in levels])
 
 
 def variance_closed_form(table: ArrayLike, h: ArrayLike, steps: float, first: int = 0) -> float:
@@ -369,14 +370,20 @@ def decomposition(sample: ArrayLike, table: ArrayLike, h: ArrayLike, steps: int,
 
 def _centerings(law, h, steps):
     """Return, for r = 0..steps, the two results of r centerings of h that alternate and end on axis 0 or on axis 1."""
+    return list(_levels(law, h, steps))
+
+
+def _levels(law, h, steps):
+    """Yield what `_centerings` returns."""
     marginals = [law.sum(axis=1 - axis, keepdims=True) for axis in (0, 1)]
-    levels = [[h, h]]
+    level = [h, h]
+    yield level
     for _ in range(steps):
-        inner = levels[-1][::-1]
+        inner = level[::-1]
         # sums of products and no matrix product: the entries may be fractions
         means = [(law * g).sum(axis=1 - axis, keepdims=True) / marginals[axis] for axis, g in enumerate(inner)]
-        levels.append([g - mean for g, mean in zip(inner, means, strict=True)])
-    return levels
+        level = [g - mean for g, mean in zip(inner, means, strict=True)]
+        yield level
 
 
 def _variance(joint, values):

@@ -1,6 +1,7 @@
 """The bound, its parts and the expansion: by plain loops, at their ends, and with bad input."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -192,3 +193,73 @@ def test_constants_of_a_table_by_their_definitions():
     slow = np.array([[0.5 - 1e-6, 1e-6], [1e-6, 0.5 - 1e-6]])
     # for two values Gamma_r is s^r
     assert 1 / (4e-6) <= contraction_constant(slow) < 1.001 / (4e-6)
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.parametrize(("factor", "shift"), [(7.0, 0.0), (-1e-40, 0.0), (1e40, 0.0), (1.0, 4096.0)])
+def test_bounds_follow_the_scale_of_h_and_not_its_level(bound, factor, shift):
+    """Errors are those of h less a constant, and proportional to it."""
+    one, other = bound(P, H, 10**6, 3), bound(P, factor * np.array(H) + shift, 10**6, 3)
+    for name in ("first_order", "remainder", "rare_event", "oscillation"):
+        assert np.isclose(getattr(other, name), abs(factor) * getattr(one, name), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_a_constant_is_estimated_without_error(bound):
+    result = bound(P, np.full((2, 2), 1e9), 10, 3)
+    assert result.rmse == result.oscillation == 0 and result.vacuous
+    if bound is uniform_bound:
+        assert result.lower == result.upper == result.constant == result.constant_above == 0
+
+
+@pytest.mark.parametrize("bound", [explicit_bound, quadratic_bound, uniform_bound])
+def test_values_of_h_off_the_support_do_not_matter(bound):
+    table, h = np.array([[0.3, 0.2], [0.0, 0.5]]), np.array([[1.0, -2.0], [0.5, 3.0]])
+    far = h.copy()
+    far[1, 0] = 1e300
+    assert bound(table, h, 10**6, 3) == bound(table, far, 10**6, 3)
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_bounds_at_very_large_n(bound):
+    """First order is all that is left, and numbers above the 64-bit integers are taken."""
+    for n in (10**18, 10**30):
+        result = bound(P, H, n, 4)
+        assert np.isclose(result.rmse * math.sqrt(n), math.sqrt(expansion(P, H, 4).variances[4]), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 10**5}, "at most 20,000 half-steps are evaluated for 4 cells"),
+        ({"h": [[0, 1e60], [1, 1]]}, "ranges from 0 to 1e[+]60: multiply it"),
+        ({"h": [[0, 1e-60], [0, 0]]}, "ranges from 0 to 1e-60: multiply it"),
+        ({"h": [[-1e308, 1e308], [0, 0]]}, "multiply it"),
+        ({"table": [[1e-60, 1], [1, 1]]}, r"cell \(0, 0\) has mass 3.33e-61: set a mass below 1e-50 to 0"),
+    ],
+)
+def test_what_doubles_or_time_do_not_allow_is_refused(bound, change, message):
+    with pytest.raises(ValueError, match=message):
+        bound(**{"table": P, "h": H, "n": 10, "steps": 2} | change)
+
+
+def test_many_half_steps_of_a_large_table_take_little_memory():
+    table, h = np.random.default_rng(5).random((2, 60, 60)) + 0.1
+    tracemalloc.start()
+    for bound in (explicit_bound, contraction_bound):
+        bound(table, h, 10**6, 400)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # all functions of both orders would be 23 MB
+    assert peak < 4e6
+
+
+def test_no_contraction_that_doubles_can_see():
+    bound = contraction_bound([[0.5, 1e-20], [1e-20, 0.5]], H, 10**6, 3)
+    assert bound.remainder == math.inf and bound.vacuous
+    assert uniform_bound([[0.5, 1e-45], [1e-45, 0.5]], H, 10**6, 3).vacuous
+
+
+def test_missing_probability_is_not_negative():
+    assert str(missing_probability(P, 10**30)) == "0.0"

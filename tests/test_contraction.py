@@ -37,3 +37,18 @@ def test_bad_input():
         contraction_constant([[1, 1], [0, 0]])
     with pytest.raises(ValueError, match="is negative"):
         largest_log_odds_ratio([[1, -1], [1, 1]])
+
+
+@pytest.mark.parametrize("e", [1e-4, 1e-9, 1e-13, 1e-17, 1e-30])
+def test_constant_is_an_upper_bound_where_the_second_singular_value_is_near_one(e):
+    """Two values: Gamma_r is s^r, and 1 - s is 4 e for the rows (1/2 - e, e) and (e, 1/2 - e)."""
+    exact = 1 / (4 * e)
+    assert exact * (1 - 1e-9) <= contraction_constant([[0.5 - e, e], [e, 0.5 - e]]) <= exact * 1.001 + 1e4
+
+
+def test_large_tables_take_few_products():
+    """A sum that is cut off is bounded from above, and does not take minutes."""
+    rng = np.random.default_rng(2)
+    table = np.eye(150) + np.eye(150, k=1) * 0.01 + 1e-3 * rng.random((150, 150))
+    coefficients = contraction_coefficients(table, 60)
+    assert contraction_constant(table) >= coefficients.sum()
