@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from scipy.stats import binom
 
 from balance import data_balance
 from balance.batched import balanced_means
@@ -573,6 +574,37 @@ def test_error_beyond_first_order_is_free_of_the_number_of_half_steps(kind, kept
     assert one == pytest.approx(other, rel=1e-9)
     apart = 9600**0.5 * np.abs(values[-1] - values[-2]).mean()
     assert apart > 0.05 if kind == "blocks" else apart < 0.01
+
+
+@pytest.mark.statement("6.10")
+@pytest.mark.parametrize("pooled", [False, True])
+def test_remainder_with_unpaired_targets_by_enumeration(pooled):
+    law, h, steps, rest = np.array([[0.35, 0.2], [0.15, 0.3]]), np.array([[1.0, 0.3], [-0.5, 0.6]]), 10, []
+    for n in (7, 14):
+        size = 2 * n
+        counts, w = (np.concatenate(part) for part in zip(*count_tables(n, law), strict=True))
+        pairs, kept = counts / n, (1 / 3 if pooled else 0)
+        errors = np.sum((pairs - law) * h, axis=(1, 2))
+        usable = np.all(pairs.sum(axis=1) > 0, axis=1) & np.all(pairs.sum(axis=2) > 0, axis=1)
+        mse = np.zeros(steps)
+        for x in range(size + 1):
+            for y in range(size + 1):
+                chance = binom.pmf(x, size, 0.55) * binom.pmf(y, size, 0.5)
+                if {x, y} & {0, size}:
+                    mse += chance * (w @ errors**2)
+                    continue
+                table, after = pairs[usable], errors.copy()
+                ends = [np.array([z, size - z]) / size for z in (x, y)]
+                targets = [kept * table.sum(axis=2 - a) + (1 - kept) * end for a, end in enumerate(ends)]
+                for k in range(steps):
+                    ratio = targets[k % 2] / table.sum(axis=2 - k % 2)
+                    table = table * (ratio[:, None, :] if k % 2 else ratio[:, :, None])
+                    after[usable] = np.sum((table - law) * h, axis=(1, 2))
+                    mse[k] += chance * (w @ after**2)
+        formula = np.array([unpaired_mse(law, h, n, size, k)[2 if pooled else 1] for k in range(1, steps + 1)])
+        rest.append(n**2 * (mse - formula))
+    assert 0.7 < rest[1][0] / rest[0][0] < 1.05
+    assert 0.3 < np.abs(rest[1]).max() / np.abs(rest[0]).max() < 1
 
 
 @pytest.mark.statement("6.10")
