@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from scipy.stats import binom
 
 from balance import data_balance
 from balance.batched import balanced_means
@@ -297,10 +298,10 @@ def test_rate_of_the_estimates_near_the_truth(s):
 @pytest.mark.statement("6.5")
 @pytest.mark.parametrize("first", [0, 1])
 def test_remainder_is_free_of_the_number_of_half_steps(first):
-    law, h, steps = np.array([[0.42, 0.08], [0.1, 0.4]]), np.array([[1, -1], [0.4, 2.0]]), 50
+    law, h, steps = np.array([[0.3, 0.15], [0.2, 0.35]]), np.array([[1, -1], [0.4, 2.0]]), 50
     right, truth = (law.sum(axis=1), law.sum(axis=0)), np.sum(law * h)
-    moves = np.array([0.3, -0.3]), np.array([-0.1, 0.1])
-    lengths = np.array([20, 40, 80])
+    moves = np.array([0.45, -0.45]), np.array([-0.2, 0.2])
+    lengths = np.array([30, 40, 60, 80])
 
     def mse(n, t):
         targets = [q + t * move for q, move in zip(right, moves, strict=True)]
@@ -317,16 +318,15 @@ def test_remainder_is_free_of_the_number_of_half_steps(first):
     exact, odd = lengths[:, None] * ends.mean(axis=1), lengths[:, None] ** 1.5 * (ends[:, 0] - ends[:, 1])
     second = [np.abs(n * (values - sigma - biases**2)).max() for n, values in zip(lengths, exact, strict=True)]
     assert np.max(biases**2 / sigma) > 0.2
+    limits = np.linalg.solve(np.vander(1 / lengths, increasing=True), exact)[0]  # of a cubic in 1/n, for every k
+    np.testing.assert_allclose(limits, sigma + biases**2, rtol=0.008)
     # n times the MSE minus the formula falls like 1/n, as a maximum over k; the third order like n^(-1/2)
-    assert second[2] < 1.1 * second[1] < 1.21 * second[0]
-    assert second[2] > 0.25 * second[0]
+    assert 0.7 * second[0] < second[3] < second[0]
     third = np.abs(odd).max(axis=1)
-    assert third[2] < 1.1 * third[0]
-    assert third[2] > 0.6 * third[0]
+    assert 0.85 * third[0] < third[3] < third[0]
     right_targets = [np.abs(n * (n * mse(n, 0) - sigma)).max() for n in lengths]
-    assert right_targets[2] < 1.1 * right_targets[1] < 1.21 * right_targets[0]
-    assert right_targets[2] > 0.25 * right_targets[0]
-    tiny = [n * np.abs(mse(n, 1e-5) - mse(n, -1e-5)).max() / 2e-5 for n in lengths[:2]]  # per eps/n
+    assert 0.5 * right_targets[0] < right_targets[3] < right_targets[0]
+    tiny = [n * np.abs(mse(n, 1e-5) - mse(n, -1e-5)).max() / 2e-5 for n in lengths[::2]]  # per eps/n
     assert 0.6 < tiny[1] / tiny[0] < 1.2
     cubes = []
     for t in (0.01, 0.005):
@@ -574,6 +574,37 @@ def test_error_beyond_first_order_is_free_of_the_number_of_half_steps(kind, kept
     assert one == pytest.approx(other, rel=1e-9)
     apart = 9600**0.5 * np.abs(values[-1] - values[-2]).mean()
     assert apart > 0.05 if kind == "blocks" else apart < 0.01
+
+
+@pytest.mark.statement("6.10")
+@pytest.mark.parametrize("pooled", [False, True])
+def test_remainder_with_unpaired_targets_by_enumeration(pooled):
+    law, h, steps, rest = np.array([[0.35, 0.2], [0.15, 0.3]]), np.array([[1.0, 0.3], [-0.5, 0.6]]), 10, []
+    for n in (7, 14):
+        size = 2 * n
+        counts, w = (np.concatenate(part) for part in zip(*count_tables(n, law), strict=True))
+        pairs, kept = counts / n, (1 / 3 if pooled else 0)
+        errors = np.sum((pairs - law) * h, axis=(1, 2))
+        usable = np.all(pairs.sum(axis=1) > 0, axis=1) & np.all(pairs.sum(axis=2) > 0, axis=1)
+        mse = np.zeros(steps)
+        for x in range(size + 1):
+            for y in range(size + 1):
+                chance = binom.pmf(x, size, 0.55) * binom.pmf(y, size, 0.5)
+                if {x, y} & {0, size}:
+                    mse += chance * (w @ errors**2)
+                    continue
+                table, after = pairs[usable], errors.copy()
+                ends = [np.array([z, size - z]) / size for z in (x, y)]
+                targets = [kept * table.sum(axis=2 - a) + (1 - kept) * end for a, end in enumerate(ends)]
+                for k in range(steps):
+                    ratio = targets[k % 2] / table.sum(axis=2 - k % 2)
+                    table = table * (ratio[:, None, :] if k % 2 else ratio[:, :, None])
+                    after[usable] = np.sum((table - law) * h, axis=(1, 2))
+                    mse[k] += chance * (w @ after**2)
+        formula = np.array([unpaired_mse(law, h, n, size, k)[2 if pooled else 1] for k in range(1, steps + 1)])
+        rest.append(n**2 * (mse - formula))
+    assert 0.7 < rest[1][0] / rest[0][0] < 1.05
+    assert 0.3 < np.abs(rest[1]).max() / np.abs(rest[0]).max() < 1
 
 
 @pytest.mark.statement("6.10")
@@ -845,13 +876,15 @@ def test_best_share_with_the_margins_of_one_survey(steps, auxiliary):
 
 
 @pytest.mark.statement("6.14")
-def test_a_best_share_below_zero():
+@pytest.mark.parametrize("steps", [2, 3])
+def test_a_best_share_below_zero(steps):
     p, s = np.array([[1.9, 0.1], [0.1, 1.9]]) / 4, 0.9
-    h = s * np.array([[1.0], [-1.0]]) - np.array([1.0, -1.0])  # the worst for an odd number of half-steps
-    taken, _, psi = people_needed(p, h, 3)
+    a, b = np.array([[1.0], [-1.0]]), np.array([1.0, -1.0])
+    h = s * a - b if steps % 2 else a - (1 + s * (1 - s)) * b  # these attain the lower ends
+    taken, _, psi = people_needed(p, h, steps)
     best = 0.01 - 0.99 * np.sum(p * psi * (h - psi)) / taken
     assert best < -1
-    values = [numerical_mse(balanced_to(t, 3), p, h, 1, 99, one_survey=True) for t in (0, 0.01, 0.5)]
+    values = [numerical_mse(balanced_to(t, steps), p, h, 1, 99, one_survey=True) for t in (0, 0.01, 0.5)]
     assert values[0] < values[1] < values[2]
 
 
