@@ -24,8 +24,8 @@ def largest_log_odds_ratio(table: ArrayLike) -> float:
 
     .. math:: \Omega = \max \log \frac{P(x, y) P(x', y')}{P(x, y') P(x', y)}
 
-    Balancing keeps odds ratios. :math:`\tanh(\Omega / 4)` is the factor by which each half-step shrinks the
-    oscillation of the logarithm of the correction (Birkhoff).
+    Balancing keeps odds ratios. From the third half-step on the logarithm of a correction oscillates at most
+    :math:`\tanh(\Omega / 4)` times as much as the one before (Birkhoff).
 
     Parameters
     ----------
