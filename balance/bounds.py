@@ -20,10 +20,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from balance._engine import checks
-from balance.contraction import contraction_coefficients, contraction_constant, largest_log_odds_ratio
+from balance.contraction import (
+    contraction_coefficients,
+    contraction_constant,
+    largest_below_one,
+    largest_log_odds_ratio,
+)
 from balance.enumeration import exact_mse, mean_squared_error, number_of_tables, simulated_mse
 from balance.expansion import Expansion, expansion, remainder_constant
-from balance.operators import markov_svd
 from balance.report import ErrorReport
 from balance.variance import balanced_variance, influence_functions, limit_influence
 
@@ -538,11 +542,12 @@ def _spread(joint, g, axis, n):
 
 def _suprema(joint, h):
     """Return the largest |g_j| and the largest d_j at n = 1, over all numbers of half-steps."""
-    values, support = markov_svd(joint).singular_values, joint > 0
-    s, limit = float(max(values[values < 1], default=0.0)), limit_influence(joint, h)
+    support, limit = joint > 0, limit_influence(joint, h)
+    s, below = largest_below_one(joint)
     # after r centerings the distance from the limit is at most s^(r - 1) sigma_gap in L2(P)
     gap = np.sqrt(balanced_variance(joint, h - limit, 0) / joint[support].min())
-    enough = 1 if s == 0 else 1 + math.ceil(math.log(_SETTLED) / math.log(s))
+    log_s = math.log1p(-below) if s > 0.5 else math.log(s) if s else -math.inf
+    enough = 1 + math.ceil(math.log(_SETTLED) / log_s)
     count = max(1, min(enough, _MOST_CENTERINGS, _MOST_NUMBERS // joint.size))
     functions = influence_functions(joint, h, count)[1:]
     # what comes later differs from the limit by at most this; both sizes are norms

@@ -130,7 +130,7 @@ def contraction_constant(table: ArrayLike) -> float:
     1.98
     """
     joint = checks.as_law(table, [[0.0]])[0]
-    s, gap = _largest_below_one(joint)
+    s, gap = largest_below_one(joint)
     least = min(joint.sum(axis=1).min(), joint.sum(axis=0).min())
     # the coefficients after the r-th add up to at most `after` times Gamma_r
     after = 0.0
@@ -147,8 +147,35 @@ def contraction_constant(table: ArrayLike) -> float:
     raise AssertionError("the coefficients do not end")
 
 
-def _largest_below_one(joint):
-    """Return the largest singular value s below 1, or 0, and 1 - s, which keeps its digits where s is near 1."""
+def largest_below_one(table: ArrayLike) -> tuple[float, float]:
+    r"""Largest singular value s of the conditional means that is below 1, and 1 - s with its digits where s is near 1.
+
+    Parameters
+    ----------
+    table : array_like, shape (m, l)
+        As in `contraction_coefficients`.
+
+    Returns
+    -------
+    tuple of float
+        s, which is 0 if no singular value is below 1, and 1 - s.
+
+    Raises
+    ------
+    ValueError
+        As `contraction_coefficients`.
+
+    References
+    ----------
+    The s of Corollary 4.4 and of Lemma 5.20 of the book.
+
+    Examples
+    --------
+    >>> s, gap = largest_below_one([[0.5, 1e-18], [1e-18, 0.5]])
+    >>> s == 1, bool(np.isclose(gap, 4e-18))
+    (True, True)
+    """
+    joint = checks.as_law(table, [[0.0]])[0]
     svd = markov_svd(joint)
     below = np.flatnonzero(svd.singular_values < 1)
     if not below.size:

@@ -263,3 +263,9 @@ def test_no_contraction_that_doubles_can_see():
 
 def test_missing_probability_is_not_negative():
     assert str(missing_probability(P, 10**30)) == "0.0"
+
+
+def test_quadratic_bound_where_s_rounds_to_one():
+    slow = np.array([[0.5, 1e-18], [1e-18, 0.5]])
+    bound = quadratic_bound(slow, H, 1000, 2)
+    assert np.isfinite(bound.rmse) and bound.remainder > 0

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from balance.contraction import contraction_coefficients, contraction_constant, largest_log_odds_ratio
+from balance.contraction import (
+    contraction_coefficients,
+    contraction_constant,
+    largest_below_one,
+    largest_log_odds_ratio,
+)
 from helpers import WIDE, P
 
 
@@ -52,3 +57,12 @@ def test_large_tables_take_few_products():
     table = np.eye(150) + np.eye(150, k=1) * 0.01 + 1e-3 * rng.random((150, 150))
     coefficients = contraction_coefficients(table, 60)
     assert contraction_constant(table) >= coefficients.sum()
+
+
+def test_largest_singular_value_below_one():
+    for e in (1e-3, 1e-9, 1e-14):
+        s, gap = largest_below_one([[0.5 - e, e], [e, 0.5 - e]])
+        assert np.isclose(s, 1 - 4 * e, rtol=1e-12) and np.isclose(gap, 4 * e, rtol=1e-3, atol=0)
+    assert largest_below_one(np.eye(3)) == (0.0, 1.0)
+    two = np.kron(np.diag([0.4, 0.6]), P)
+    assert np.isclose(largest_below_one(two)[0], largest_below_one(P)[0], rtol=1e-12)
