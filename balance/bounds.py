@@ -26,10 +26,10 @@ from balance.contraction import (
     largest_below_one,
     largest_log_odds_ratio,
 )
-from balance.enumeration import exact_mse, mean_squared_error, number_of_tables, simulated_mse
+from balance.enumeration import FEW_TABLES, exact_mse, mean_squared_error, number_of_tables, simulated_mse
 from balance.expansion import Expansion, expansion, remainder_constant
 from balance.report import ErrorReport
-from balance.variance import balanced_variance, influence_functions, limit_influence
+from balance.variance import balanced_variance, centerings, influence_functions, limit_influence
 
 __all__ = [
     "ErrorBound",
@@ -62,7 +62,6 @@ _MOST_NUMBERS = 2_000_000
 # Centerings of more numbers in all would take a minute.
 _MOST_CENTERED = 10**9
 # In a report: errors of all count tables and half-steps; entries of drawn tables through all half-steps; counts.
-_FEW_TABLES = 2_000_000
 _MOST_ERRORS = 20_000_000
 _MOST_WORK = 2 * 10**10
 _LEAST_SIZE = 400
@@ -207,7 +206,7 @@ def explicit_bound(table: ArrayLike, h: ArrayLike, n: int, steps: int, *, first:
     joint, values, n, steps, first = _inputs(table, h, n, steps, first)
     masses, k4 = _masses(joint, n)
     largest, spread = 0.0, 0.0
-    for g, axis in _centered(joint, values, steps, first):
+    for g, axis in centerings(joint, values, steps, first):
         spread += _spread(joint, g, axis, n)
         largest = max(largest, np.abs(g[joint > 0]).max())
     remainder = 8 / 3 * k4**0.25 * spread + 32 / 9 * steps * (steps - 1) * largest * np.sqrt(k4)
@@ -317,7 +316,7 @@ def contraction_bound(
     tau = np.tanh(largest_log_odds_ratio(joint) / 4)
     if tau > _NO_CONTRACTION:
         return ErrorBound(sigma, math.inf, float(oscillation), float(oscillation))
-    sizes = [(_spread(joint, g, axis, n), np.abs(g).max()) for g, axis in _centered(joint, values, steps, first)]
+    sizes = [(_spread(joint, g, axis, n), np.abs(g).max()) for g, axis in centerings(joint, values, steps, first)]
     # from g_1 to g_k
     spreads, largest = np.array(sizes)[::-1, 0], np.array(sizes)[:, 1].max()
     tau = (tau + deltas) / (1 + tau * deltas)
@@ -448,7 +447,7 @@ def error_report(
     n, draws = checks.check_count(n, "n", least=1), checks.check_count(draws, "draws", least=2)
     joint, values, _, steps, first = _inputs(table, h, n, steps, first)
     tables = number_of_tables(n, int(np.count_nonzero(joint)))
-    few = tables <= _FEW_TABLES and tables * steps <= _MOST_ERRORS
+    few = tables <= FEW_TABLES and tables * steps <= _MOST_ERRORS
     if few:
         drawn = exact_mse(joint, values, n, steps, first=first)
     elif n <= _MOST_DRAWN and steps * max(joint.size, _LEAST_SIZE) * draws <= _MOST_WORK:
@@ -511,15 +510,6 @@ def _inputs(
             " a root mean squared error is multiplied by the same number"
         )
     return joint, np.where(support, h - least, 0.0), float(checks.check_count(n, "n", least=1)), steps, first
-
-
-def _centered(joint, h, steps, first):
-    """Yield g_k, ..., g_1 with the axis of their half-step, one at a time: there may be many."""
-    marginals = [joint.sum(axis=1 - axis, keepdims=True) for axis in (0, 1)]
-    for j in range(steps - 1, -1, -1):
-        axis = (first + j) % 2
-        h = h - (joint * h).sum(axis=1 - axis, keepdims=True) / marginals[axis]
-        yield h, axis
 
 
 def _first_order(joint, h, n, steps, first):

@@ -20,7 +20,7 @@ from balance.variance import balanced_variances, influence_functions
 _BLOCK = 1 << 17
 # An exact sum over more tables would take minutes; up to fewer, a method that may choose takes the exact one.
 _MOST_TABLES = 50_000_000
-_FEW_TABLES = 2_000_000
+FEW_TABLES = 2_000_000
 # Numbers drawn at a time: 8 MB.
 _BATCH_NUMBERS = 1 << 20
 
@@ -265,7 +265,7 @@ def mean_squared_error(
     """
     joint, h = checks.as_law(table, h)
     steps, first = checks.check_count(steps, "steps"), checks.check_axis(first, 2, "first")
-    if number_of_tables(n, int(np.count_nonzero(joint))) <= _FEW_TABLES:
+    if number_of_tables(n, int(np.count_nonzero(joint))) <= FEW_TABLES:
         return exact_mse(joint, h, n, steps, first=first)
     return simulated_mse(joint, h, n, steps, first=first, draws=draws, seed=seed)
 

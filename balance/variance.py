@@ -94,7 +94,7 @@ def influence_functions(table: ArrayLike, h: ArrayLike, steps: int) -> NDArray[n
     [[0.75, -2.25], [-1.875, 0.625]]
     """
     joint, values = checks.as_law(table, h)
-    return np.array(_centerings(joint, values, checks.check_count(steps, "steps")))
+    return np.array(list(_levels(joint, values, checks.check_count(steps, "steps"))))
 
 
 def balanced_variance(table: ArrayLike, h: ArrayLike, steps: int, first: int = 0) -> float:
@@ -356,34 +356,42 @@ def decomposition(sample: ArrayLike, table: ArrayLike, h: ArrayLike, steps: int,
     number = np.vectorize(Fraction, otypes=[object]) if exact else np.float64
     sample, table, h = number(sample), number(table), number(h)
     law, current = table / table.sum(), sample / sample.sum()
-    marginals = [law.sum(axis=1, keepdims=True), law.sum(axis=0, keepdims=True)]
-    axes = [(first + j) % 2 for j in range(steps)]
-    centered = _centerings(law, h, steps)
-    functions = [centered[steps - j][axis] for j, axis in enumerate(axes)]
-    linear, remainders = ((current - law) * centered[steps][first]).sum(), []
-    for axis, g in zip(axes, functions, strict=True):
+    marginals = _marginals(law)
+    chain = list(centerings(law, h, steps, first))[::-1]
+    linear, remainders = ((current - law) * (chain[0][0] if chain else h)).sum(), []
+    for g, axis in chain:
         ratio = marginals[axis] / current.sum(axis=1 - axis, keepdims=True)
         remainders.append(((ratio - 1) * g * current).sum())
         current = ratio * current
     return Decomposition(((current - law) * h).sum(), linear, tuple(remainders))
 
 
-def _centerings(law, h, steps):
-    """Return, for r = 0..steps, the two results of r centerings of h that alternate and end on axis 0 or on axis 1."""
-    return list(_levels(law, h, steps))
+def centerings(law, h, steps, first):
+    """Yield g_k, ..., g_1 with the axis of their half-step, one at a time: there may be many. Nothing is checked."""
+    marginals = _marginals(law)
+    for j in reversed(range(steps)):
+        axis = (first + j) % 2
+        h = _centered(law, h, axis, marginals)
+        yield h, axis
 
 
 def _levels(law, h, steps):
-    """Yield what `_centerings` returns."""
-    marginals = [law.sum(axis=1 - axis, keepdims=True) for axis in (0, 1)]
+    """Yield, for r = 0..steps, the two results of r centerings of h that alternate and end on axis 0 or on axis 1."""
+    marginals = _marginals(law)
     level = [h, h]
     yield level
     for _ in range(steps):
-        inner = level[::-1]
-        # sums of products and no matrix product: the entries may be fractions
-        means = [(law * g).sum(axis=1 - axis, keepdims=True) / marginals[axis] for axis, g in enumerate(inner)]
-        level = [g - mean for g, mean in zip(inner, means, strict=True)]
+        level = [_centered(law, g, axis, marginals) for axis, g in enumerate(level[::-1])]
         yield level
+
+
+def _marginals(law):
+    return [law.sum(axis=1 - axis, keepdims=True) for axis in (0, 1)]
+
+
+def _centered(law, g, axis, marginals):
+    # a sum of products and no matrix product: the entries may be fractions
+    return g - (law * g).sum(axis=1 - axis, keepdims=True) / marginals[axis]
 
 
 def _variance(joint, values):
